@@ -1,0 +1,440 @@
+package anthropic
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds of the values that are kept. They are what the API accepts or more; a longer value is refused where policy depends on it and
+// ignored elsewhere.
+const (
+	maxModel  = 256
+	maxUserID = 4096
+	maxWord   = 64
+)
+
+// Request is what the gateway knows about the body of a Messages or count_tokens request. It refers to the body by offsets only and
+// does not keep it alive.
+type Request struct {
+	Model       string // as the client wrote it; never empty
+	Stream      bool
+	MaxTokens   int64  // 0 when absent
+	UserID      string // metadata.user_id; "" when absent
+	HasSystem   bool   // there is a member "system", whatever its value
+	HasTools    bool   // there is a member "tools" that is not null
+	ToolCount   int    // elements of tools
+	Speed       string // "" when absent or not a short string; likewise ServiceTier
+	ServiceTier string
+
+	Bytes int // length of the body
+	// CachedPrefix is how many of those bytes may be read from or written to the prompt cache: everything up to the last breakpoint
+	// (cache_control) in the order in which the model reads a prompt, which is tools, system, messages, however the body orders them. The
+	// other Bytes-CachedPrefix bytes are certainly uncached input. 0 without any breakpoint; Bytes when the body asks for automatic
+	// caching by a top-level cache_control.
+	CachedPrefix int
+	// Media is how many bytes are base64 data in the prompt (images, PDF), whose cost in tokens has little to do with their length.
+	Media int
+
+	model span // the value, with its quotes
+}
+
+type span struct{ start, end int }
+
+// lookalike reports whether name is one of the names that mean something to the gateway or its operator, but for letter case: some readers
+// take such a name for the real one and some do not.
+func lookalike(name []byte) bool {
+	if !bytes.ContainsFunc(name, func(r rune) bool { return 'A' <= r && r <= 'Z' || r >= utf8.RuneSelf }) {
+		return false // already in lower case: it is a known name itself or none
+	}
+	for _, known := range [...]string{
+		"model", "messages", "system", "tools", "tool_choice", "stream", "max_tokens", "metadata", "user_id", "thinking", "speed",
+		"service_tier", "inference_geo", "cache_control", "output_config", "context_management", "container", "mcp_servers", "fallbacks",
+		"stop_sequences", "temperature", "top_p", "top_k", "safeguards", "tags", "anthropic_version", "anthropic_beta",
+	} {
+		if bytes.EqualFold(name, []byte(known)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Peek reads what the gateway needs from the body of a Messages request, in one scan that builds nothing else.
+//
+// The error is an [*Error] with status 400 that says what to change. Refused is everything that two JSON readers could understand
+// differently, because then policy and upstream would not see the same request:
+//
+//   - text that is not one JSON object in UTF-8: syntax errors, bytes after the object, nesting deeper than 1 000 levels;
+//   - a name that occurs twice at the top level or in metadata, also when one of them is written with escapes;
+//   - a name at the top level or in metadata that differs from a known one in letter case only;
+//   - a wrong type of model, stream, max_tokens, metadata or metadata.user_id. Only model is required.
+//
+// Everything else is the upstream's to judge and passes: unknown members, and twice-used names deeper inside messages or tools, which
+// are forwarded as they are and on which no policy depends. null stands for absent, except for model.
+func Peek(body []byte) (*Request, error) {
+	p := peeker{s: scanner{b: body, dataAt: -1}, req: &Request{Bytes: len(body)}}
+	err := p.object("the request body", p.member)
+	if err == nil {
+		p.s.space()
+		if p.s.i < len(body) {
+			err = p.s.unexpected("the end of the body")
+		}
+	}
+	if err == nil && p.req.model.end == 0 {
+		err = ErrInvalidRequest("model: Field required")
+	}
+	if err != nil {
+		if own, ok := errors.AsType[*Error](err); ok {
+			return nil, own
+		}
+		return nil, ErrInvalidRequest("The request body is not valid JSON: " + err.Error() + ". Send one JSON object in UTF-8.")
+	}
+	p.req.Media = p.s.media
+	p.req.CachedPrefix = p.cachedPrefix()
+	return p.req, nil
+}
+
+// peeker is one run of Peek.
+type peeker struct {
+	s   scanner
+	req *Request
+
+	// The parts of the prompt in the order in which the model reads them.
+	tools, system, messages part
+	automatic               bool // top-level cache_control
+}
+
+// part is a top-level member that is part of the prompt.
+type part struct {
+	span
+	breakpoint int // offset just after the last cache_control in it; 0 for none
+}
+
+// object walks over an object and calls member with each name before its value, which member must walk over.
+func (p *peeker) object(what string, member func(name []byte) error) error {
+	s := &p.s
+	s.space()
+	if s.peek() != '{' {
+		return s.unexpected(what + " to be an object")
+	}
+	s.i++
+	s.space()
+	if s.peek() == '}' {
+		s.i++
+		return nil
+	}
+	var names nameSet
+	for {
+		s.space()
+		if s.peek() != '"' {
+			return s.unexpected("a name in double quotes")
+		}
+		start := s.i
+		escaped, err := s.str()
+		if err != nil {
+			return err
+		}
+		name := s.b[start+1 : s.i-1]
+		if escaped {
+			name = []byte(unquote(s.b[start:s.i], true))
+		}
+		if lookalike(name) {
+			return ErrInvalidRequest(fmt.Sprintf("%s: differs from a known name in letter case only (byte %d); write it in lower case.", display(name), start))
+		}
+		if !names.add(name) {
+			return ErrInvalidRequest(fmt.Sprintf("%s: occurs twice in %s (byte %d); send it once.", display(name), what, start))
+		}
+		s.space()
+		if s.peek() != ':' {
+			return s.unexpected("':'")
+		}
+		s.i++
+		s.space()
+		if err = member(name); err != nil {
+			return err
+		}
+		s.space()
+		switch s.peek() {
+		case ',':
+			s.i++
+		case '}':
+			s.i++
+			return nil
+		default:
+			return s.unexpected("',' or '}'")
+		}
+	}
+}
+
+// member walks over the value of a top-level member and keeps what is of use.
+func (p *peeker) member(name []byte) (err error) {
+	s, r := &p.s, p.req
+	switch string(name) {
+	case "model":
+		return p.model()
+	case "stream":
+		return p.stream()
+	case "max_tokens":
+		return p.maxTokens()
+	case "metadata":
+		if s.peek() == 'n' {
+			return s.literal("null")
+		}
+		if s.peek() != '{' {
+			return p.wrongType("metadata", "an object")
+		}
+		return p.object("metadata", p.metadata)
+	case "speed":
+		r.Speed, err = p.word()
+		return err
+	case "service_tier":
+		r.ServiceTier, err = p.word()
+		return err
+	case "system":
+		r.HasSystem = true
+		return p.part(&p.system)
+	case "tools":
+		r.HasTools = s.peek() != 'n'
+		list := s.peek() == '['
+		if err = p.part(&p.tools); list {
+			r.ToolCount = s.items
+		}
+		return err
+	case "messages":
+		return p.part(&p.messages)
+	case "cache_control":
+		p.automatic = s.peek() != 'n'
+	}
+	return s.value()
+}
+
+// metadata walks over the value of a member of metadata.
+func (p *peeker) metadata(name []byte) error {
+	s := &p.s
+	if string(name) != "user_id" || s.peek() == 'n' {
+		return s.value()
+	}
+	start := s.i
+	escaped, err := p.str("metadata.user_id")
+	if raw := s.b[start:s.i]; err == nil && len(raw) <= maxUserID {
+		p.req.UserID = unquote(raw, escaped)
+	}
+	return err
+}
+
+// part walks over a part of the prompt.
+func (p *peeker) part(into *part) error {
+	s := &p.s
+	start := s.i
+	s.prompt, s.breakpoint = true, 0
+	err := s.value()
+	s.prompt = false
+	*into = part{span{start, s.i}, s.breakpoint}
+	return err
+}
+
+// cachedPrefix computes [Request.CachedPrefix].
+func (p *peeker) cachedPrefix() int {
+	if p.automatic {
+		return p.req.Bytes
+	}
+	uncached := 0
+	for _, part := range [...]part{p.messages, p.system, p.tools} { // from the end of the prompt to its start
+		if part.breakpoint > 0 {
+			return p.req.Bytes - uncached - (part.end - part.breakpoint)
+		}
+		uncached += part.end - part.start
+	}
+	return 0
+}
+
+// wrongType walks over a value to see whether it is JSON at all and then says what it should have been.
+func (p *peeker) wrongType(name, wanted string) error {
+	start := p.s.i
+	if err := p.s.value(); err != nil {
+		return err
+	}
+	return ErrInvalidRequest(fmt.Sprintf("%s: must be %s (byte %d)", name, wanted, start))
+}
+
+// str walks over a value that must be a string.
+func (p *peeker) str(name string) (escaped bool, err error) {
+	if p.s.peek() != '"' {
+		return false, p.wrongType(name, "a string")
+	}
+	return p.s.str()
+}
+
+// model walks over the model's name.
+func (p *peeker) model() error {
+	s := &p.s
+	start := s.i
+	escaped, err := p.str("model")
+	if err != nil {
+		return err
+	}
+	if s.i-start > 6*maxModel {
+		return ErrInvalidRequest(fmt.Sprintf("model: must be at most %d characters long", maxModel))
+	}
+	name := unquote(s.b[start:s.i], escaped)
+	switch {
+	case name == "":
+		return ErrInvalidRequest("model: must not be empty")
+	case len(name) > maxModel:
+		return ErrInvalidRequest(fmt.Sprintf("model: must be at most %d characters long", maxModel))
+	case strings.ContainsFunc(name, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }):
+		return ErrInvalidRequest("model: must not contain control or replacement characters")
+	}
+	p.req.Model, p.req.model = name, span{start, s.i}
+	return nil
+}
+
+// word walks over any value and returns it when it is a short string.
+func (p *peeker) word() (string, error) {
+	s := &p.s
+	if s.peek() != '"' {
+		return "", s.value()
+	}
+	start := s.i
+	escaped, err := s.str()
+	if err != nil || s.i-start > maxWord {
+		return "", err
+	}
+	return unquote(s.b[start:s.i], escaped), nil
+}
+
+func (p *peeker) stream() error {
+	switch s := &p.s; s.peek() {
+	case 't':
+		p.req.Stream = true
+		return s.literal("true")
+	case 'f':
+		return s.literal("false")
+	case 'n':
+		return s.literal("null")
+	}
+	return p.wrongType("stream", "true or false")
+}
+
+// maxTokens walks over max_tokens. Zero passes: a prompt cache can be warmed without any output.
+func (p *peeker) maxTokens() error {
+	s := &p.s
+	start := s.i
+	if err := s.value(); err != nil {
+		return err
+	}
+	raw := string(s.b[start:min(s.i, start+32)])
+	if raw == "null" {
+		return nil
+	}
+	n, err := strconv.ParseInt(raw, 10, 64)
+	if err != nil || n < 0 || raw[0] == '-' {
+		return ErrInvalidRequest(fmt.Sprintf("max_tokens: must be a positive integer (byte %d)", start))
+	}
+	p.req.MaxTokens = n
+	return nil
+}
+
+// nameSet remembers the names of one object.
+type nameSet struct {
+	few  [24][]byte
+	n    int
+	many map[string]struct{}
+}
+
+// add reports whether name is new. It expects few names and stays linear when there are many.
+func (s *nameSet) add(name []byte) bool {
+	for _, old := range s.few[:s.n] {
+		if bytes.Equal(old, name) {
+			return false
+		}
+	}
+	if s.n < len(s.few) {
+		s.few[s.n] = name
+		s.n++
+		return true
+	}
+	if s.many == nil {
+		s.many = map[string]struct{}{}
+	}
+	if _, found := s.many[string(name)]; found {
+		return false
+	}
+	s.many[string(name)] = struct{}{}
+	return true
+}
+
+// display shortens and quotes a name that a client chose.
+func display(name []byte) string {
+	return strconv.QuoteToASCII(bounded(string(name[:min(len(name), 64)]), 40))
+}
+
+// SessionID is the Claude Code session named in [Request.UserID], which the client writes in one of two forms:
+//
+//	user_<64 hex digits>_account_<uuid or nothing>_session_<uuid>      up to 2.1.50
+//	{"device_id":"…","account_uuid":"…","session_id":"<uuid>"}         since 2.1.200, the object as a string
+//
+// It is "" when there is none. It is chosen by the client: good for grouping, not for authorisation. At most 64 bytes of [0-9A-Za-z_-].
+func (r *Request) SessionID() string {
+	if strings.HasPrefix(r.UserID, "{") {
+		for m := range members([]byte(r.UserID)) {
+			if m.name == "session_id" {
+				return sessionToken(m.text())
+			}
+		}
+		return ""
+	}
+	const marker = "_session_"
+	i := strings.LastIndex(r.UserID, marker)
+	if i < 0 {
+		return ""
+	}
+	return sessionToken(r.UserID[i+len(marker):])
+}
+
+func sessionToken(s string) string {
+	if len(s) > 64 {
+		return ""
+	}
+	for i := range len(s) {
+		if !isAlnum(s[i]) && s[i] != '-' && s[i] != '_' {
+			return ""
+		}
+	}
+	return s
+}
+
+// Edits are the changes to a request body that policies may ask for.
+type Edits struct {
+	Model  string // replaces the value of model; "" keeps it
+	System string // text of a system block for a request without any; "" adds none. Ignored when HasSystem
+}
+
+// Splice returns body with the edits in a new slice, or body itself when there is nothing to change. body must be the one that r was made
+// from. All bytes but the edited ones stay as they are:
+//
+//   - Model replaces the bytes of the value of the top-level model;
+//   - System inserts the member "system":[{"type":"text","text":…}] just behind it, without cache_control.
+func (r *Request) Splice(body []byte, e Edits) []byte {
+	addSystem := e.System != "" && !r.HasSystem
+	if e.Model == "" && !addSystem {
+		return body
+	}
+	out := make([]byte, 0, len(body)+len(e.Model)+len(e.System)+len(e.System)/8+64)
+	out = append(out, body[:r.model.start]...)
+	if e.Model != "" {
+		out = appendQuoted(out, e.Model)
+	} else {
+		out = append(out, body[r.model.start:r.model.end]...)
+	}
+	if addSystem {
+		out = append(out, `,"system":[{"type":"text","text":`...)
+		out = appendQuoted(out, e.System)
+		out = append(out, `}]`...)
+	}
+	return append(out, body[r.model.end:]...)
+}

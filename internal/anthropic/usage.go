@@ -1,0 +1,269 @@
+package anthropic
+
+import (
+	"strconv"
+)
+
+// maxIterations bounds how many sampling runs of one response are kept.
+const maxIterations = 256
+
+// maxRawUsage bounds the raw usage object that is kept for re-rating, in bytes.
+const maxRawUsage = 16 << 10
+
+// Usage is what a response says it cost, in tokens. A number that the response leaves out or sets to null is 0.
+type Usage struct {
+	Input          int64 // uncached input after the last cache breakpoint
+	Output         int64 // everything generated, thinking included
+	CacheRead      int64
+	CacheWrite5m   int64 // written with the five-minute lifetime, or with no stated one
+	CacheWrite1h   int64
+	Thinking       int64 // part of Output and informative: never add it
+	WebSearches    int64 // server tool requests
+	WebFetches     int64
+	CodeExecutions int64
+
+	ServiceTier  string // "standard", "priority", "batch"; "" when not stated
+	InferenceGeo string // "global", "us", …; "" when not stated
+	Speed        string // "standard", "fast"; "" when not stated
+
+	Iterations []Iteration // the sampling runs behind the message; empty for an ordinary response
+}
+
+// Iteration is one sampling run. With server-side features (compaction, advisor, fallback) a response can stand for several, which may be
+// of different models.
+type Iteration struct {
+	Type  string // "message", "compaction", "advisor_message", "fallback_message", or one that is not known yet
+	Model string // "" stands for the requested model
+
+	Input, Output, CacheRead, CacheWrite5m, CacheWrite1h int64
+}
+
+// Prompt is the size of the whole prompt: uncached input, cache reads and cache writes.
+func (u Usage) Prompt() int64 { return u.Input + u.CacheRead + u.CacheWrite5m + u.CacheWrite1h }
+
+// Billed returns the sampling runs that cost money, each to be priced by its own model. A response without iterations is one run.
+//
+// The top-level counts and the iterations describe the same tokens and are never added: the top level leaves out compaction, advisor and
+// replaced attempts, the iterations leave out nothing. One kind of run is reported and free: an attempt that declined before any
+// output and was replaced by a fallback model.
+func (u Usage) Billed() []Iteration {
+	if len(u.Iterations) == 0 {
+		return []Iteration{{"message", "", u.Input, u.Output, u.CacheRead, u.CacheWrite5m, u.CacheWrite1h}}
+	}
+	fallback := false
+	for _, it := range u.Iterations {
+		fallback = fallback || it.Type == "fallback_message"
+	}
+	billed := make([]Iteration, 0, len(u.Iterations))
+	for _, it := range u.Iterations {
+		if !fallback || it.Type != "message" || it.Output != 0 {
+			billed = append(billed, it)
+		}
+	}
+	return billed
+}
+
+// BilledTotal is u with the five token counts summed over [Usage.Billed]: what a quota counts when it does not tell models apart.
+func (u Usage) BilledTotal() Usage {
+	t := u
+	t.Input, t.Output, t.CacheRead, t.CacheWrite5m, t.CacheWrite1h = 0, 0, 0, 0, 0
+	for _, it := range u.Billed() {
+		t.Input += it.Input
+		t.Output += it.Output
+		t.CacheRead += it.CacheRead
+		t.CacheWrite5m += it.CacheWrite5m
+		t.CacheWrite1h += it.CacheWrite1h
+	}
+	return t
+}
+
+// update overwrites u with what a usage object states; counts are cumulative, so nothing is ever added. null and unknown members
+// change nothing.
+func (u *Usage) update(object []byte) {
+	var w cacheWrites
+	for m := range members(object) {
+		switch m.name {
+		case "input_tokens":
+			m.number(&u.Input)
+		case "output_tokens":
+			m.number(&u.Output)
+		case "cache_read_input_tokens":
+			m.number(&u.CacheRead)
+		case "output_tokens_details":
+			for d := range members(m.value) {
+				if d.name == "thinking_tokens" {
+					d.number(&u.Thinking)
+				}
+			}
+		case "server_tool_use":
+			u.serverTools(m.value)
+		case "service_tier":
+			m.word(&u.ServiceTier)
+		case "inference_geo":
+			m.word(&u.InferenceGeo)
+		case "speed":
+			m.word(&u.Speed)
+		case "iterations":
+			u.iterations(m.value)
+		default:
+			w.member(m)
+		}
+	}
+	w.apply(&u.CacheWrite5m, &u.CacheWrite1h)
+}
+
+func (u *Usage) serverTools(object []byte) {
+	for m := range members(object) {
+		switch m.name {
+		case "web_search_requests":
+			m.number(&u.WebSearches)
+		case "web_fetch_requests":
+			m.number(&u.WebFetches)
+		case "code_execution_requests":
+			m.number(&u.CodeExecutions)
+		}
+	}
+}
+
+func (u *Usage) iterations(array []byte) {
+	var list []Iteration
+	for element := range elements(array) {
+		if len(list) == maxIterations {
+			break
+		}
+		var it Iteration
+		var w cacheWrites
+		for m := range members(element) {
+			switch m.name {
+			case "type":
+				m.word(&it.Type)
+			case "model":
+				it.Model = bounded(m.text(), maxModel)
+			case "input_tokens":
+				m.number(&it.Input)
+			case "output_tokens":
+				m.number(&it.Output)
+			case "cache_read_input_tokens":
+				m.number(&it.CacheRead)
+			default:
+				w.member(m)
+			}
+		}
+		w.apply(&it.CacheWrite5m, &it.CacheWrite1h)
+		list = append(list, it)
+	}
+	if list != nil {
+		u.Iterations = list
+	}
+}
+
+// cacheWrites collects what a usage object says about cache writes: a total, its division by lifetime, both or neither.
+type cacheWrites struct {
+	total, fiveMinutes, oneHour int64
+	hasTotal, hasSplit          bool
+}
+
+func (w *cacheWrites) member(m member) {
+	switch m.name {
+	case "cache_creation_input_tokens":
+		w.hasTotal = m.number(&w.total)
+	case "cache_creation":
+		for d := range members(m.value) {
+			switch d.name {
+			case "ephemeral_5m_input_tokens":
+				w.hasSplit = d.number(&w.fiveMinutes) || w.hasSplit
+			case "ephemeral_1h_input_tokens":
+				w.hasSplit = d.number(&w.oneHour) || w.hasSplit
+			}
+		}
+	}
+}
+
+// apply overwrites the two counts. What a total holds beyond its stated division counts as five-minute writes: server tools write with
+// that lifetime, and it is the default.
+func (w *cacheWrites) apply(fiveMinutes, oneHour *int64) {
+	if w.hasSplit {
+		*fiveMinutes, *oneHour = w.fiveMinutes, w.oneHour
+	}
+	if w.hasTotal {
+		if !w.hasSplit {
+			*oneHour = min(*oneHour, w.total)
+		}
+		if rest := w.total - *oneHour; rest > *fiveMinutes || !w.hasSplit {
+			*fiveMinutes = rest
+		}
+	}
+}
+
+// number overwrites to when the value is a number ≥ 0, and reports whether it did. Fractions are cut off.
+func (m member) number(to *int64) bool {
+	if !m.whole || len(m.value) > 32 {
+		return false
+	}
+	n, err := strconv.ParseInt(string(m.value), 10, 64)
+	if err != nil {
+		f, err := strconv.ParseFloat(string(m.value), 64)
+		if err != nil || f > 1<<53 {
+			return false
+		}
+		n = int64(f)
+	}
+	if n < 0 || n > 1<<53 {
+		return false
+	}
+	*to = n
+	return true
+}
+
+// word overwrites to when the value is a short string.
+func (m member) word(to *string) {
+	if s := m.text(); s != "" && len(s) <= maxWord {
+		*to = s
+	}
+}
+
+// mergeUsage returns old overwritten member by member with update, as JSON. null overwrites nothing. A result beyond maxRawUsage, or an
+// update that is not an object, leaves old.
+func mergeUsage(old, update []byte) []byte {
+	if len(update) == 0 || update[0] != '{' || len(old)+len(update) > maxRawUsage {
+		return old
+	}
+	newer := map[string][]byte{}
+	for m := range members(update) {
+		if !m.whole {
+			return old
+		}
+		newer[m.name] = m.value
+	}
+	out := make([]byte, 0, len(old)+len(update))
+	put := func(name string, value []byte) {
+		if len(out) > 0 {
+			out = append(out, ',')
+		}
+		out = append(appendQuoted(out, name), ':')
+		out = append(out, value...)
+	}
+	known := map[string]bool{}
+	for m := range members(old) {
+		known[m.name] = true
+		if v, ok := newer[m.name]; ok && string(v) != "null" {
+			m.value = v
+		}
+		put(m.name, m.value)
+	}
+	for m := range members(update) {
+		if !known[m.name] {
+			known[m.name] = true
+			put(m.name, newer[m.name])
+		}
+	}
+	return append(append([]byte{'{'}, out...), '}')
+}
+
+// bounded cuts s to at most n bytes of whole characters.
+func bounded(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:validPrefix([]byte(s[:n]))]
+}
