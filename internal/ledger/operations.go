@@ -1,0 +1,240 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"carpool/internal/quota"
+)
+
+// opening is an admitted exchange, for the journal.
+type opening struct {
+	id    string
+	frame []byte
+}
+
+func (*opening) apply(*transaction) error { return nil } // openings are no matter of the database
+func (*opening) committed(*Ledger)        {}
+
+// settlement is an exchange that ended, first for the journal and then for the database.
+type settlement struct {
+	reservation
+	entry *Entry
+	frame []byte // its record, see number
+	body  []byte // the entry as it is stored
+	seq   int64  // 0: the next one, unless the exchange is booked already
+}
+
+func (s *settlement) apply(tx *transaction) error {
+	e, seq := s.entry, s.seq
+	switch {
+	case seq == 0:
+		if _, err := tx.exec(tx.stmt.deleteOpening, e.ID); err != nil {
+			return err
+		}
+		var exists bool
+		if err := tx.stmt.entryExists.QueryRowContext(context.Background(), e.ID).Scan(&exists); err != nil || exists {
+			return err
+		}
+		seq = tx.lastSeq + 1
+	case seq <= tx.lastSeq:
+		// A commit can report a failure and have happened all the same; then this is the second attempt.
+		return nil
+	case seq > tx.lastSeq+1:
+		return fmt.Errorf("it has number %d and the database ends at %d", seq, tx.lastSeq)
+	}
+	err := tx.insert(seq, e.ID, s)
+	if code(err) == sqlite3.SQLITE_CONSTRAINT {
+		// Ids are not reused by chance. But what was spent must be booked, and nothing may stop those behind it.
+		err = tx.insert(seq, fmt.Sprintf("%s~%d", e.ID, seq), s)
+	}
+	if err != nil {
+		return err
+	}
+	tx.lastSeq = seq
+	tx.charge(e.User, quota.Daily, s.daily, e.QuotaTokens)
+	tx.charge(e.User, quota.Monthly, s.monthly, e.QuotaTokens)
+	tx.touch(e.KeyID, e.StartedAt)
+	return nil
+}
+
+func (*settlement) committed(*Ledger) {}
+
+// charge replaces the reservation by what was used; the Ledger's lock is held.
+func (s *settlement) charge() {
+	for _, a := range s.accounts {
+		if a != nil {
+			a.Settle(s.tokens, s.entry.QuotaTokens)
+		}
+	}
+}
+
+// ResetQuota sets the current windows of users (none: all) to nothing used; no windows means all windows. A request in
+// flight keeps its reservation and is charged when it settles. The error is ErrUnavailable or that of ctx.
+func (l *Ledger) ResetQuota(ctx context.Context, users []string, windows []quota.Window, loc *time.Location) error {
+	if len(windows) == 0 {
+		windows = quota.Windows()
+	}
+	now := l.now()
+	r := &reset{users: users}
+	for _, w := range windows {
+		if !w.Valid() {
+			return fmt.Errorf("cannot reset quotas: there is no window %q", w)
+		}
+		r.windows = append(r.windows, w)
+		r.periods = append(r.periods, w.Period(now, loc))
+	}
+	if err := l.writer.do(ctx, r); err != nil {
+		return fmt.Errorf("cannot reset quotas: %w", err)
+	}
+	return nil
+}
+
+type reset struct {
+	users   []string
+	windows []quota.Window
+	periods []quota.Period
+}
+
+func (r *reset) apply(tx *transaction) error {
+	for i, w := range r.windows {
+		label := r.periods[i].Label
+		for _, user := range r.users {
+			if _, err := tx.exec(tx.stmt.resetUser, string(w), label, user); err != nil {
+				return err
+			}
+		}
+		if len(r.users) > 0 {
+			continue
+		}
+		if _, err := tx.exec(tx.stmt.resetAll, string(w), label); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reset) committed(l *Ledger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, w := range r.windows {
+		l.books.reset(r.users, w, r.periods[i])
+	}
+}
+
+// Acknowledge notes that control has everything up to seq. A number below Acknowledged changes nothing; one above LastSeq
+// is an error.
+func (l *Ledger) Acknowledge(ctx context.Context, seq int64) error {
+	if seq <= l.Acknowledged() {
+		return nil
+	}
+	if err := l.mover.do(ctx, &acknowledgement{seq}); err != nil {
+		return fmt.Errorf("cannot note the acknowledgement of entry %d: %w", seq, err)
+	}
+	return nil
+}
+
+// SkipTo makes the ledger go on after seq, up to which control has entries of this node already: more than this ledger
+// knows of when its file was lost or restored from a backup. Once it has returned, no entry is ever written with seq or a
+// number below it. Entries that are not acknowledged and have such a number get a new one at the end, because control may
+// know another exchange by the old one; those that it does have it recognizes by their ids. Everything up to seq counts as
+// acknowledged. A number not above Acknowledged changes nothing.
+//
+// It is forced to the disk. After an error it may have happened or not: call it again, or close the ledger.
+func (l *Ledger) SkipTo(ctx context.Context, seq int64) error {
+	if seq <= l.Acknowledged() {
+		return nil
+	}
+	s := &skip{seq: seq}
+	if err := errors.Join(l.writer.do(ctx, s), s.failed); err != nil {
+		return fmt.Errorf("cannot go on after entry %d: %w", seq, err)
+	}
+	return nil
+}
+
+// skip needs no place of its own in the file: the last number is at least the acknowledged one.
+type skip struct {
+	seq    int64
+	failed error
+}
+
+func (s *skip) apply(tx *transaction) error {
+	if s.seq <= tx.acknowledged {
+		return nil
+	}
+	// All unacknowledged entries up to seq, without gaps, move behind what is there.
+	end := max(tx.lastSeq, s.seq)
+	moved, err := tx.exec(tx.stmt.renumber, end-tx.acknowledged, tx.acknowledged, s.seq)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.exec(tx.stmt.acknowledge, s.seq); err != nil {
+		return err
+	}
+	tx.acknowledged, tx.lastSeq = s.seq, end+moved
+	return nil
+}
+
+// committed runs while the writer waits. What it writes next has a number that makes no sense without the transaction,
+// so that the transaction must not be lost with the power.
+func (s *skip) committed(l *Ledger) {
+	l.writer.seq = l.mover.tx.lastSeq
+	l.lastSeq.Store(l.mover.tx.lastSeq)
+	s.failed = l.mover.tx.checkpoint()
+	l.announce()
+}
+
+type acknowledgement struct{ seq int64 }
+
+func (a *acknowledgement) apply(tx *transaction) error {
+	if a.seq > tx.lastSeq {
+		return fmt.Errorf("the ledger ends at entry %d; was its file replaced by an older copy?", tx.lastSeq)
+	}
+	if a.seq <= tx.acknowledged {
+		return nil
+	}
+	if _, err := tx.exec(tx.stmt.acknowledge, a.seq); err != nil {
+		return err
+	}
+	tx.acknowledged = a.seq
+	return nil
+}
+
+func (*acknowledgement) committed(*Ledger) {}
+
+const pruneStep = 2000 // entries deleted in one transaction, so that requests need not wait long
+
+// Prune forgets acknowledged entries that started before olderThan, and counters of windows that ended before it. It
+// returns the number of entries deleted, also beside an error.
+func (l *Ledger) Prune(ctx context.Context, olderThan time.Time) (int64, error) {
+	var total int64
+	for {
+		p := &pruning{olderThan: olderThan}
+		if err := l.mover.do(ctx, p); err != nil {
+			return total, fmt.Errorf("cannot prune the ledger: %w", err)
+		}
+		total += p.deleted
+		if p.deleted < pruneStep {
+			return total, nil
+		}
+	}
+}
+
+type pruning struct {
+	olderThan time.Time
+	deleted   int64
+}
+
+func (p *pruning) apply(tx *transaction) (err error) {
+	if p.deleted, err = tx.exec(tx.stmt.prune, p.olderThan.UnixMicro(), tx.acknowledged, pruneStep); err != nil {
+		return err
+	}
+	_, err = tx.exec(tx.stmt.pruneCounters, p.olderThan.Unix())
+	return err
+}
+
+func (*pruning) committed(*Ledger) {}

@@ -1,0 +1,222 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"carpool/internal/quota"
+)
+
+// transaction is the mover's connection with its prepared statements and the state of the transaction in progress.
+// It adds charges up and writes each counter once per transaction.
+type transaction struct {
+	conn *sql.Conn
+	stmt statements
+
+	lastSeq, acknowledged int64 // as of this transaction
+
+	charges map[accountKey]charged
+	used    map[string]int64 // key id to time in microseconds
+
+	row [17]driver.NamedValue
+}
+
+type charged struct {
+	tokens int64
+	ends   int64
+}
+
+type statements struct {
+	begin, commit, rollback           *sql.Stmt
+	insertOpening, deleteOpening      *sql.Stmt
+	entryExists                       *sql.Stmt
+	addUsed, touchKey                 *sql.Stmt
+	resetUser, resetAll               *sql.Stmt
+	acknowledge, prune, pruneCounters *sql.Stmt
+	renumber                          *sql.Stmt
+	readState, checkpoint             *sql.Stmt
+
+	insertEntry driver.Stmt // without database/sql, whose share in the cost of an entry is a fifth
+}
+
+const insertOpening = `INSERT OR IGNORE INTO openings
+	(id, user_name, day, day_ends, month, month_ends, reserved, input, quota_tokens, body)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+const insertEntry = `INSERT INTO entries
+	(seq, node, id, user_name, endpoint, outcome, started_at, day, month,
+	 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, body)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))`
+
+func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tx := &transaction{conn: conn, charges: make(map[accountKey]charged), used: make(map[string]int64)}
+	s := &tx.stmt
+	for _, p := range []struct {
+		to  **sql.Stmt
+		sql string
+	}{
+		{&s.begin, `BEGIN IMMEDIATE`},
+		{&s.commit, `COMMIT`},
+		{&s.rollback, `ROLLBACK`},
+		{&s.insertOpening, insertOpening},
+		{&s.deleteOpening, `DELETE FROM openings WHERE id = ?`},
+		{&s.entryExists, `SELECT EXISTS (SELECT 1 FROM entries WHERE id = ?)`},
+		{&s.addUsed, `INSERT INTO counters (user_name, period, label, ends_at, used, waived) VALUES (?1, ?2, ?3, ?4, ?5, 0)
+			ON CONFLICT DO UPDATE SET used = used + ?5, ends_at = ?4`},
+		{&s.touchKey, `INSERT INTO keys (key_id, last_used) VALUES (?1, ?2)
+			ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)`},
+		{&s.resetUser, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ? AND user_name = ?`},
+		{&s.resetAll, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ?`},
+		{&s.acknowledge, `UPDATE state SET acknowledged = ?`},
+		{&s.renumber, `UPDATE entries SET seq = seq + ?1 WHERE seq > ?2 AND seq <= ?3`},
+		{&s.prune, `DELETE FROM entries WHERE seq IN
+			(SELECT seq FROM entries WHERE started_at < ? AND seq <= ? ORDER BY started_at LIMIT ?)`},
+		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ?`},
+		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)) FROM state`},
+		{&s.checkpoint, `PRAGMA wal_checkpoint(PASSIVE)`},
+	} {
+		if *p.to, err = conn.PrepareContext(ctx, p.sql); err != nil { //nolint:sqlclosecheck // they end with the connection
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
+	err = conn.Raw(func(c any) (err error) {
+		s.insertEntry, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, insertEntry)
+		return err
+	})
+	if err == nil {
+		err = tx.readState(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return tx, nil
+}
+
+// readState reads, at the start and when a failed transaction left them in doubt, the last sequence number and the acknowledged one. All entries up to the latter may have been pruned.
+func (tx *transaction) readState(ctx context.Context) error {
+	if err := tx.stmt.readState.QueryRowContext(ctx).Scan(&tx.acknowledged, &tx.lastSeq); err != nil {
+		return fmt.Errorf("cannot read the ledger's state: %w", err)
+	}
+	return nil
+}
+
+func (tx *transaction) exec(stmt *sql.Stmt, args ...any) (int64, error) {
+	result, err := stmt.ExecContext(context.Background(), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// insert writes an entry.
+func (tx *transaction) insert(seq int64, id string, s *settlement) error {
+	e := s.entry
+	for i, v := range [...]driver.Value{
+		seq, e.Node, id, e.User, e.Endpoint, string(e.Outcome), e.StartedAt.UnixMicro(),
+		s.daily.Label, s.monthly.Label, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens,
+		e.CacheWrite1hTokens, e.ThinkingTokens, e.QuotaTokens, s.body,
+	} {
+		tx.row[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return tx.conn.Raw(func(any) error {
+		_, err := tx.stmt.insertEntry.(driver.StmtExecContext).ExecContext(context.Background(), tx.row[:])
+		return err
+	})
+}
+
+// carry notes an opening.
+func (tx *transaction) carry(o *leftover) error {
+	_, err := tx.exec(tx.stmt.insertOpening, o.columns()...)
+	return err
+}
+
+func (o *leftover) columns() []any {
+	return []any{
+		o.id, o.user, o.daily.Label, o.daily.End.Unix(), o.monthly.Label, o.monthly.End.Unix(),
+		o.reserved, o.estimate, o.charge, string(o.body),
+	}
+}
+
+// checkpoint makes what was committed outlast a loss of power.
+func (tx *transaction) checkpoint() error {
+	var busy, frames, moved int64
+	if err := tx.stmt.checkpoint.QueryRowContext(context.Background()).Scan(&busy, &frames, &moved); err != nil {
+		return fmt.Errorf("cannot write what is committed through to the disk: %w", explain(err))
+	}
+	if busy != 0 {
+		return errors.New("cannot write what is committed through to the disk: somebody else is at it")
+	}
+	return nil
+}
+
+func (tx *transaction) begin() error {
+	clear(tx.charges)
+	clear(tx.used)
+	_, err := tx.exec(tx.stmt.begin)
+	return err
+}
+
+func (tx *transaction) commit() error {
+	if err := tx.flush(); err != nil {
+		return err
+	}
+	_, err := tx.exec(tx.stmt.commit)
+	return err
+}
+
+// rollback ends a transaction that failed. Its own error says nothing: after some failures none is open any more.
+func (tx *transaction) rollback() { _, _ = tx.exec(tx.stmt.rollback) }
+
+// charge adds tokens to a user's counter of a window.
+func (tx *transaction) charge(user string, w quota.Window, p quota.Period, tokens int64) {
+	if tokens == 0 {
+		return
+	}
+	key := accountKey{user, w, p.Label}
+	tx.charges[key] = charged{tx.charges[key].tokens + tokens, p.End.Unix()}
+}
+
+// touch notes the use of a key.
+func (tx *transaction) touch(key string, at time.Time) {
+	if key != "" {
+		tx.used[key] = max(tx.used[key], at.UnixMicro())
+	}
+}
+
+// flush writes the sums collected by charge and touch.
+func (tx *transaction) flush() error {
+	for key, c := range tx.charges {
+		if _, err := tx.exec(tx.stmt.addUsed, key.user, string(key.window), key.label, c.ends, c.tokens); err != nil {
+			return err
+		}
+	}
+	for key, at := range tx.used {
+		if _, err := tx.exec(tx.stmt.touchKey, key, at); err != nil {
+			return err
+		}
+	}
+	clear(tx.charges)
+	clear(tx.used)
+	return nil
+}
+
+func (tx *transaction) close() error {
+	s := &tx.stmt
+	var wrong []error
+	for _, stmt := range []*sql.Stmt{
+		s.begin, s.commit, s.rollback, s.insertOpening, s.deleteOpening, s.entryExists, s.addUsed,
+		s.touchKey, s.resetUser, s.resetAll, s.acknowledge, s.renumber, s.prune, s.pruneCounters, s.readState, s.checkpoint,
+	} {
+		wrong = append(wrong, stmt.Close())
+	}
+	wrong = append(wrong, tx.conn.Raw(func(any) error { return s.insertEntry.Close() }))
+	return errors.Join(append(wrong, tx.conn.Close())...)
+}
