@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"carpool/internal/anthropic"
+	"carpool/internal/ledger"
+	"carpool/internal/policy"
+)
+
+// maxOutputReserve caps what a request reserves for its answer. Clients ask for far more than they use (the CLI for up to
+// 128 000 tokens a turn); reserving it all would refuse work that fits. A quota may therefore be passed by what the
+// answers in flight exceed this, and no more.
+const maxOutputReserve = 4096
+
+// bytesPerToken is a low guess, so that the estimate is rather too high.
+const bytesPerToken = 3
+
+// mediaTokens stands for all images and documents of a request, whose bytes say little about their tokens.
+const mediaTokens = 3000
+
+// estimateInput guesses the prompt's tokens by class before anything has counted them. What lies before the last cache
+// breakpoint is taken to be read from or written to the cache.
+func estimateInput(r *anthropic.Request) (uncached, cached int64) {
+	uncached = int64(r.Bytes - r.CachedPrefix)
+	if r.Media > 0 {
+		uncached = max(uncached-int64(r.Media), 0) + mediaTokens*bytesPerToken
+	}
+	return (uncached + bytesPerToken - 1) / bytesPerToken, int64(r.CachedPrefix+bytesPerToken-1) / bytesPerToken
+}
+
+// expectedTokens is what a request reserves, as the quota counts, with the plain input in it.
+func expectedTokens(f policy.Formula, r *anthropic.Request) (input, reserve int64) {
+	uncached, cached := estimateInput(r)
+	output := int64(maxOutputReserve)
+	if r.MaxTokens > 0 {
+		output = min(output, r.MaxTokens)
+	}
+	// Whether a prefix is read or written is not known yet; the dearer of the two is taken.
+	dear := f
+	dear.CacheRead = max(f.CacheRead, f.CacheWrite)
+	return uncached, dear.Tokens(uncached, output, cached, 0)
+}
+
+// admit takes the request's place in the user's limits and quota. The error is what the client is to see.
+func (g *Gateway) admit(ctx context.Context, x *exchange) (*ledger.Exchange, error) {
+	user, settings := x.caller.User, &x.snapshot.Settings
+	opening := ledger.Opening{
+		Entry: x.entry, Daily: user.Quota.Daily, Monthly: user.Quota.Monthly,
+		Location: x.snapshot.Location, Formula: settings.Formula,
+	}
+	if x.path == pathMessages { // counting tokens is free
+		opening.InputEstimate, opening.Tokens = expectedTokens(settings.Formula, x.peek)
+	}
+	open, err := g.ledger.Reserve(ctx, opening)
+	var denied *ledger.Denied
+	switch {
+	case err == nil:
+		return open, nil
+	case errors.As(err, &denied):
+		return nil, g.deny(x, denied)
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	return nil, anthropic.ErrLimitStore().WithCause(err)
+}
+
+// deny says honestly why: a quota that is spent ends the client's work until the reset, one that is only held by requests
+// in flight ends it for seconds.
+func (g *Gateway) deny(x *exchange, d *ledger.Denied) error {
+	if d.Temporary {
+		g.metrics.denials.WithLabelValues("quota_busy").Inc()
+		return anthropic.ErrRateLimit("What is left of the "+string(d.Window)+" token quota is held by requests that are running. Try again shortly.", 3)
+	}
+	g.metrics.denials.WithLabelValues("quota").Inc()
+	e := anthropic.ErrQuota(anthropic.QuotaBlock{
+		Period: string(d.Window), Used: d.Used, Limit: d.Limit, ResetsAt: d.ResetsAt, Now: g.now(),
+		OperatorText: x.snapshot.Settings.QuotaMessage,
+	})
+	if d.Limit == 0 { // no reset brings anything
+		e.Message = strings.TrimSpace("token quota reached (" + string(d.Window) + "; the quota of user " + x.caller.User.Name + " is 0) " + x.snapshot.Settings.QuotaMessage)
+	}
+	return e
+}

@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"carpool/internal/ledger"
+	"carpool/internal/policy"
+)
+
+type metrics struct {
+	firstByte *prometheus.HistogramVec
+	tokens    *prometheus.CounterVec
+	exchanges *prometheus.CounterVec
+	denials   *prometheus.CounterVec
+	clients   *prometheus.CounterVec
+	streams   prometheus.Gauge
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	m := &metrics{
+		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "carpool_first_byte_seconds", Help: "Time from a request's header to the first byte of its answer.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
+		}, []string{"endpoint"}),
+		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_tokens_total", Help: "Tokens settled, by class.",
+		}, []string{"class"}),
+		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_exchanges_total", Help: "Exchanges that were admitted, by endpoint and outcome.",
+		}, []string{"endpoint", "outcome"}),
+		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_denials_total", Help: "Requests refused by limits, quotas and key scopes, by reason.",
+		}, []string{"reason"}),
+		clients: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_client_objections_total", Help: "Requests of programs that the client policy objects to, by reason and by whether they were refused or only warned of.",
+		}, []string{"reason", "action"}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "carpool_streams_in_flight", Help: "Streams being relayed.",
+		}),
+	}
+	registry.MustRegister(m.firstByte, m.tokens, m.exchanges, m.denials, m.clients, m.streams)
+	return m
+}
+
+func (m *metrics) observe(e *ledger.Entry) {
+	m.exchanges.WithLabelValues(e.Endpoint, string(e.Outcome)).Inc()
+	if e.FirstByte >= 0 {
+		m.firstByte.WithLabelValues(e.Endpoint).Observe(float64(e.FirstByte) / 1000)
+	}
+	for class, n := range map[string]int64{
+		"input": e.InputTokens, "output": e.OutputTokens, "cache_read": e.CacheReadTokens,
+		"cache_write_5m": e.CacheWrite5mTokens, "cache_write_1h": e.CacheWrite1hTokens,
+	} {
+		m.tokens.WithLabelValues(class).Add(float64(max(n, 0)))
+	}
+}
+
+func logUser(c policy.Caller) []slog.Attr {
+	return []slog.Attr{slog.String("user", c.User.Name), slog.String("key", c.Key.Name)}
+}
+
+func logEntry(e *ledger.Entry) []slog.Attr {
+	return []slog.Attr{
+		slog.String("model", e.ModelAsked), slog.String("upstream", e.Upstream), slog.String("outcome", string(e.Outcome)),
+		slog.String("upstreamRequestId", e.UpstreamRequestID), slog.String("session", e.SessionID),
+		slog.Int64("firstByteMs", e.FirstByte), slog.Int64("input", e.InputTokens), slog.Int64("output", e.OutputTokens),
+		slog.Int64("cacheRead", e.CacheReadTokens), slog.Int64("cacheWrite", e.CacheWrite5mTokens+e.CacheWrite1hTokens),
+	}
+}

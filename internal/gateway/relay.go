@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+
+	"carpool/internal/anthropic"
+	"carpool/internal/ledger"
+	"carpool/internal/upstream"
+	"carpool/internal/web"
+	"carpool/internal/wire"
+)
+
+// A stream spends most of its life waiting for the next event of some hundred bytes, and there are thousands of them; a
+// plain answer is read as fast as it comes, and is gone.
+const (
+	streamBuffer = 4 << 10
+	plainBuffer  = 32 << 10
+)
+
+// relay hands an answer's bytes to the client as they come, while a meter reads over their shoulder.
+func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Response) error {
+	kind, encoding := r.Head.Get("Content-Type"), r.Head.Get("Content-Encoding")
+	stream := anthropic.IsStream(kind)
+	body, err := io.Reader(r.Body), error(nil)
+	if k.committed() { // without a content encoding, which was not known then
+		if body, err = decoder(encoding, r.Body); err != nil {
+			return fmt.Errorf("upstream %q: cannot decode %s: %w", x.entry.Upstream, shorten(encoding), err)
+		}
+		encoding = ""
+	}
+	tap := newTap(kind, encoding)
+	buffers, may := &g.plainBuffers, (func() bool)(nil)
+	head := x.withRequestID(upstream.ResponseHead(r.Head))
+	if stream {
+		buffers = &g.streamBuffers
+		g.metrics.streams.Inc()
+		defer g.metrics.streams.Dec()
+		head.Set("X-Accel-Buffering", "no")
+		may = tap.Between
+	}
+	buffer := buffers.get()
+	defer buffers.put(buffer)
+
+	x.entry.Status = r.Status
+	sendErr := k.begin(r.Status, head, may)
+	x.firstByte(g.now())
+	see := func(p []byte) {
+		tap.Write(p)
+		x.entry.ResponseBytes += int64(len(p))
+		if tap.Ended() {
+			// The books come first: the client, once it has the end of the answer, may send its next request or ask for its
+			// usage at once, and an answer that it has taken for complete must not be lost in a crash.
+			x.meter(tap.meter.Result())
+			x.entry.Outcome = ledger.OutcomeFinished
+			x.end()
+		}
+	}
+	for sendErr == nil && err == nil {
+		var n int
+		if n, err = body.Read(buffer); n > 0 {
+			sendErr = k.send(buffer[:n], see, stream)
+		}
+	}
+	k.stop()
+	result, readable := tap.Close()
+	x.meter(result)
+	return x.conclude(ctx, k.w, ending{readable: readable, whole: tap.Ended(), result: result, read: err, sent: sendErr})
+}
+
+// ending is how an answer came to its end.
+type ending struct {
+	readable bool // the meter could read it
+	whole    bool // its last word was among it
+	result   anthropic.Result
+	read     error // io.EOF: the upstream ended it
+	sent     error // nil: the client took everything
+}
+
+// conclude decides how an answer ends. One that the upstream did not finish must not look finished: every released CLI
+// repeats a request whose connection breaks, and takes a clean end for a complete answer.
+func (x *exchange) conclude(ctx context.Context, w wire.Writer, end ending) error {
+	ended := errors.Is(end.read, io.EOF)
+	switch {
+	case end.result.Complete && end.sent == nil: // a client may hang up as soon as it has everything
+		x.entry.Outcome = ledger.OutcomeFinished
+		if !ended && !end.whole { // what broke off after the last word has lost nothing
+			w.Abort()
+		}
+		return nil
+	case errors.Is(context.Cause(ctx), web.ErrStopping):
+		x.entry.Outcome = ledger.OutcomeCut
+		w.Abort()
+		return web.ErrStopping
+	case end.sent != nil || ctx.Err() != nil:
+		x.entry.Outcome = ledger.OutcomeCanceled
+		w.Abort()
+		return context.Cause(ctx)
+	case !ended:
+		x.entry.Outcome = ledger.OutcomeCut
+		w.Abort()
+		return fmt.Errorf("upstream %q broke off: %w", x.entry.Upstream, end.read)
+	case end.result.ErrorType != "": // told by the upstream in the stream itself, and relayed
+		x.entry.Outcome, x.entry.ErrorType = ledger.OutcomeUpstreamError, end.result.ErrorType
+		return nil
+	case end.readable && !end.result.Complete && x.path == pathMessages:
+		x.entry.Outcome = ledger.OutcomeCut
+		w.Abort()
+		return fmt.Errorf("upstream %q ended the answer before it was complete", x.entry.Upstream)
+	}
+	x.entry.Outcome = ledger.OutcomeFinished
+	return nil
+}
+
+// meter takes over what was read of the answer.
+func (x *exchange) meter(result anthropic.Result) {
+	e := &x.entry
+	if x.path != pathMessages {
+		return
+	}
+	e.Tools = nil
+	e.ModelServed, e.MessageID, e.StopReason = result.ServingModel, result.MessageID, result.StopReason
+	settled, estimated := result.Settled()
+	usage := settled.BilledTotal()
+	if result.Uncharged() {
+		usage = anthropic.Usage{}
+	}
+	e.Estimated = estimated
+	e.InputTokens, e.OutputTokens, e.ThinkingTokens = usage.Input, usage.Output, settled.Thinking
+	e.CacheReadTokens, e.CacheWrite5mTokens, e.CacheWrite1hTokens = usage.CacheRead, usage.CacheWrite5m, usage.CacheWrite1h
+	e.WebSearches = settled.WebSearches
+	e.ServiceTier, e.InferenceGeo, e.Speed = settled.ServiceTier, settled.InferenceGeo, settled.Speed
+	e.Usage = result.Raw
+	for _, t := range result.Tools {
+		e.Tools = append(e.Tools, ledger.ToolCount{Name: t.Name, Count: int64(t.Count)})
+	}
+	e.FileOperations = int64(result.FileOperations)
+	if !result.Started {
+		x.guessInput()
+	}
+}
+
+// withLength fixes the length of a body that is known.
+func withLength(head wire.Head, n int) wire.Head {
+	head.Set("Content-Length", strconv.Itoa(n))
+	return head
+}
+
+// bufferPool lends buffers of one size.
+type bufferPool struct {
+	size int
+	pool sync.Pool
+}
+
+func (p *bufferPool) get() []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, p.size)
+}
+
+func (p *bufferPool) put(b []byte) { p.pool.Put(&b) }
