@@ -1,0 +1,190 @@
+package control_test
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"carpool/internal/control"
+	"carpool/internal/fleet"
+	"carpool/internal/policy"
+)
+
+func TestLimitsOfKeysUsersAndTeams(t *testing.T) {
+	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		limits := policy.LimitsSpec{RequestsPerMinute: 60, TokensPerMinute: 1_000_000, InFlight: 16}
+		team := must[control.Team](t)(c.CreateTeam(ctx, policy.TeamSpec{Name: "platform", Limits: &limits}))
+		user := must[control.User](t)(c.CreateUser(ctx, policy.UserSpec{Name: "alice", Team: "platform", Limits: &limits}))
+		key := must[control.NewKey](t)(c.CreateKey(ctx, policy.KeySpec{Name: "laptop", User: "alice", Limits: &limits}))
+		if team.Limits != limits || user.Limits != limits || key.Limits != limits {
+			t.Errorf("%+v, %+v, %+v", team.Limits, user.Limits, key.Limits)
+		}
+		inForce := func() (k, u, g policy.LimitsSpec) {
+			t.Helper()
+			caller, ok := n.snapshot(t).Caller(options(t, p.folder).MasterKey.Hasher().Hash(key.Secret))
+			if !ok {
+				t.Fatal("the node does not know the key")
+			}
+			if caller.Team != nil {
+				g = caller.Team.Limits
+			}
+			return caller.Key.Limits, caller.User.Limits, g
+		}
+		if k, u, g := inForce(); k != limits || u != limits || g != limits {
+			t.Errorf("the node has %+v, %+v, %+v", k, u, g)
+		}
+
+		patch := &control.LimitsPatch{TokensPerMinute: new(int64(7)), InFlight: new(0)}
+		want := policy.LimitsSpec{RequestsPerMinute: 60, TokensPerMinute: 7}
+		team = must[control.Team](t)(c.UpdateTeam(ctx, "platform", control.TeamPatch{Limits: patch}))
+		user = must[control.User](t)(c.UpdateUser(ctx, "alice", control.UserPatch{Limits: patch}))
+		changed := must[control.Key](t)(c.UpdateKey(ctx, "laptop", control.KeyPatch{Limits: patch}))
+		if team.Limits != want || user.Limits != want || changed.Limits != want {
+			t.Errorf("%+v, %+v, %+v", team.Limits, user.Limits, changed.Limits)
+		}
+		if k, u, g := inForce(); k != want || u != want || g != want {
+			t.Errorf("the node has %+v, %+v, %+v", k, u, g)
+		}
+		if got := must[control.Team](t)(c.Team(ctx, "platform")); got.Limits != want || got.Users != 1 {
+			t.Errorf("%+v", got)
+		}
+
+		_, err := c.UpdateTeam(ctx, "platform", control.TeamPatch{Limits: &control.LimitsPatch{InFlight: new(-1)}})
+		status(t, err, http.StatusUnprocessableEntity, "inFlight")
+		_, err = c.UpdateTeam(ctx, "none", control.TeamPatch{})
+		status(t, err, http.StatusNotFound, `no team "none"`)
+		_, err = c.CreateUser(ctx, policy.UserSpec{Name: "bob", Limits: &policy.LimitsSpec{TokensPerMinute: 1 << 40}})
+		status(t, err, http.StatusUnprocessableEntity, "tokensPerMinute")
+		if must[control.Team](t)(c.UpdateTeam(ctx, "platform", control.TeamPatch{Limits: &control.LimitsPatch{
+			RequestsPerMinute: new(0), TokensPerMinute: new(int64(0)),
+		}})).Limits != (policy.LimitsSpec{}) {
+			t.Error("limits stay")
+		}
+		if _, _, g := inForce(); g != (policy.LimitsSpec{}) {
+			t.Errorf("the node has %+v", g)
+		}
+	})
+}
+
+func TestScopesOfKeys(t *testing.T) {
+	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		must[control.User](t)(c.CreateUser(ctx, policy.UserSpec{Name: "alice"}))
+		scope := policy.ScopeSpec{Models: []string{"claude-haiku-*"}, Endpoints: []string{"messages"}, Addresses: []string{"10.0.0.0/8"}}
+		key := must[control.NewKey](t)(c.CreateKey(ctx, policy.KeySpec{Name: "ci", User: "alice", Scope: &scope}))
+		if !slices.Equal(key.Scope.Models, scope.Models) || key.Secret == "" {
+			t.Errorf("%+v", key)
+		}
+		caller := func() policy.Caller {
+			found, ok := n.snapshot(t).Caller(options(t, p.folder).MasterKey.Hasher().Hash(key.Secret))
+			if !ok {
+				t.Fatal("the node does not know the key")
+			}
+			return found
+		}
+		if c := caller(); c.MayUse("models") || !c.MayUse("messages") || c.MayComeFrom(netip.MustParseAddr("192.0.2.1")) {
+			t.Errorf("the node has %+v", c.Key.Scope)
+		}
+		for says, patch := range map[string]control.ScopePatch{
+			"endpoints":              {Endpoints: &[]string{"chat"}},
+			`"10.0.0.0/99"`:          {Addresses: &[]string{"10.0.0.0/99"}},
+			"a model id or pattern":  {Models: &[]string{""}},
+			`"somewhere" is not an `: {Addresses: &[]string{"somewhere"}},
+		} {
+			_, err := c.UpdateKey(ctx, "ci", control.KeyPatch{Scope: &patch})
+			status(t, err, http.StatusUnprocessableEntity, says)
+		}
+		changed := must[control.Key](t)(c.UpdateKey(ctx, "ci", control.KeyPatch{Scope: &control.ScopePatch{Endpoints: &[]string{}, Addresses: &[]string{"192.0.2.1"}}}))
+		if len(changed.Scope.Models) != 1 || len(changed.Scope.Endpoints) != 0 || changed.Scope.Addresses[0] != "192.0.2.1" {
+			t.Errorf("%+v", changed.Scope)
+		}
+		if c := caller(); !c.MayUse("models") || !c.MayComeFrom(netip.MustParseAddr("192.0.2.1")) {
+			t.Errorf("the node has %+v", c.Key.Scope)
+		}
+	})
+}
+
+// What a file does not say stays; limits and scopes that it does say count as a whole.
+func TestApplyLimitsAndScopes(t *testing.T) {
+	p := open(t, t.TempDir())
+	ctx := t.Context()
+	written := func() policy.Resources {
+		return policy.Resources{
+			Teams:     []policy.TeamSpec{{Name: "platform", Limits: &policy.LimitsSpec{InFlight: 64}}},
+			Upstreams: []policy.UpstreamSpec{{Name: "main", APIKey: credential, MaxInFlight: 20}},
+			Users:     []policy.UserSpec{{Name: "alice", Team: "platform", Limits: &policy.LimitsSpec{TokensPerMinute: 9}}},
+			Keys:      []policy.KeySpec{{Name: "ci", User: "alice", Limits: &policy.LimitsSpec{InFlight: 1}, Scope: &policy.ScopeSpec{Models: []string{"a"}}}},
+		}
+	}
+	const all = "team/platform:updated upstream/main:updated user/alice:updated key/ci:updated"
+	must[control.ApplyResult](t)(p.socket.Apply(ctx, written(), false))
+	again := must[control.ApplyResult](t)(p.socket.Apply(ctx, written(), false))
+	if got := actions(again); got != "team/platform:unchanged upstream/main:unchanged user/alice:unchanged key/ci:unchanged" {
+		t.Error(got)
+	}
+	silent := written()
+	silent.Teams[0].Limits, silent.Upstreams[0].MaxInFlight, silent.Users[0].Limits = nil, 0, nil
+	silent.Keys[0].Limits, silent.Keys[0].Scope = nil, nil
+	if got := actions(must[control.ApplyResult](t)(p.socket.Apply(ctx, silent, false))); got != actions(again) {
+		t.Error(got)
+	}
+	if up := must[control.Upstream](t)(p.socket.Upstream(ctx, "main")); up.MaxInFlight != 20 {
+		t.Errorf("%+v", up)
+	}
+	other := written()
+	other.Teams[0].Limits = &policy.LimitsSpec{RequestsPerMinute: 5}
+	other.Upstreams[0].MaxInFlight = 21
+	other.Users[0].Limits = &policy.LimitsSpec{}
+	other.Keys[0].Scope = &policy.ScopeSpec{}
+	if got := actions(must[control.ApplyResult](t)(p.socket.Apply(ctx, other, false))); got != all {
+		t.Error(got)
+	}
+	team := must[control.Team](t)(p.socket.Team(ctx, "platform"))
+	user := must[control.User](t)(p.socket.User(ctx, "alice", false))
+	key := must[control.Key](t)(p.socket.Key(ctx, "ci"))
+	if team.Limits != (policy.LimitsSpec{RequestsPerMinute: 5}) || user.Limits != (policy.LimitsSpec{}) || key.Limits.InFlight != 1 || !key.Scope.IsZero() {
+		t.Errorf("%+v, %+v, %+v", team, user, key)
+	}
+}
+
+func TestUpstreamsMaxInFlight(t *testing.T) {
+	everyway(t, func(t *testing.T, _ *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		up := must[control.Upstream](t)(c.CreateUpstream(ctx, policy.UpstreamSpec{Name: "main", APIKey: credential, MaxInFlight: 40}))
+		if up.MaxInFlight != 40 || n.snapshot(t).Upstreams()[0].MaxInFlight != 40 {
+			t.Errorf("%+v", up)
+		}
+		up = must[control.Upstream](t)(c.UpdateUpstream(ctx, "main", control.UpstreamPatch{MaxInFlight: new(0)}))
+		if up.MaxInFlight != 0 || n.snapshot(t).Upstreams()[0].MaxInFlight != 0 {
+			t.Errorf("%+v", up)
+		}
+		_, err := c.UpdateUpstream(ctx, "main", control.UpstreamPatch{MaxInFlight: new(-1)})
+		status(t, err, http.StatusUnprocessableEntity, "maxInFlight")
+	})
+}
+
+func TestClientPolicyReachesTheNode(t *testing.T) {
+	p := open(t, t.TempDir())
+	n := p.startNode(t, "n1")
+	o := options(t, p.folder)
+	o.Settings.Client = policy.ClientPolicy{Require: policy.RequireEnforce, MinVersion: "1.0.59", SupportedVersions: []string{"2.1.0"}}
+	for range 2 { // the second time changes nothing
+		must[any](t)(nil, p.UpdateSettings(t.Context(), o.Settings, o.DefaultQuota))
+		got := n.snapshot(t)
+		if c := got.Settings.Client; c.Require != policy.RequireEnforce || c.MinVersion != "1.0.59" || len(c.SupportedVersions) != 1 || got.Version != 2 {
+			t.Errorf("version %d: %+v", got.Version, c)
+		}
+	}
+}
+
+func TestEntriesTellThatASessionMoved(t *testing.T) {
+	p := open(t, t.TempDir())
+	e := entry("n1", 1, func(e *fleet.Entry) { e.MovedFrom = "other" })
+	must[int64](t)(p.Link("n1").Ship(t.Context(), fleet.UsageBatch{Node: "n1", Entries: []fleet.Entry{e}}))
+	usage := must[control.Usage](t)(p.socket.Usage(t.Context(), control.UsageQuery{}))
+	if len(usage.Rows) != 1 || usage.Rows[0].Entry.MovedFrom != "other" || usage.Rows[0].Entry.MessageID != e.MessageID || usage.Rows[0].Entry.Attempts != 1 {
+		t.Errorf("%+v", usage.Rows)
+	}
+}
