@@ -1,14 +1,16 @@
 package anthropic
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Error types of the Anthropic API ("Errors" in its documentation), and the three that only gateways use.
+// Error types of the Anthropic API ("Errors" in its documentation).
 const (
 	TypeInvalidRequest = "invalid_request_error"
 	TypeAuthentication = "authentication_error"
@@ -20,8 +22,6 @@ const (
 	TypeTimeout        = "timeout_error"
 	TypeOverloaded     = "overloaded_error"
 	TypeBilling        = "billing_error"
-	TypeNotSupported   = "not_supported"
-	TypePolicyBlocked  = "policy_blocked"
 )
 
 // StatusOverloaded is the API's own status for "at capacity"; net/http has no name for it.
@@ -85,10 +85,16 @@ func (e *Error) Body(requestID string) []byte {
 	return append(b, '}')
 }
 
-// Event renders the error as a server-sent event, for a stream whose status has already been sent.
-func (e *Error) Event(requestID string) []byte {
-	b := append([]byte("event: error\ndata: "), e.Body(requestID)...)
-	return append(b, "\n\n"...)
+// ErrorEvent makes a server-sent event of the body of an error, for a stream whose status has already been sent. An event's data is
+// one line; line breaks in JSON stand between its parts only.
+func ErrorEvent(body []byte) []byte {
+	line := bytes.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return -1
+		}
+		return r
+	}, body)
+	return slices.Concat([]byte("event: error\ndata: "), line, []byte("\n\n"))
 }
 
 // appendQuoted appends s as a JSON string.
@@ -167,17 +173,6 @@ func ErrRateLimit(message string, retryAfterSeconds int) *Error {
 func ErrLimitStore() *Error {
 	return newError(429, TypeBilling, "spend limit unavailable",
 		shouldNotRetry(), HeaderField{unified + "overage-disabled-reason", "fetch_error"})
-}
-
-// ErrPolicyBlocked (400) says that a content policy refused the request. The client shows it without retry and without asking for a
-// new sign-in; [Error.Event] is its form inside a stream.
-func ErrPolicyBlocked(message string) *Error {
-	return newError(400, TypePolicyBlocked, message, shouldNotRetry())
-}
-
-// ErrNotSupported (501) says that the chosen upstream has no such endpoint.
-func ErrNotSupported(message string) *Error {
-	return newError(501, TypeNotSupported, message, shouldNotRetry())
 }
 
 // ErrOverloaded (529) says that every upstream is at capacity; the client backs off and retries. retryAfterSeconds ≤ 0 leaves the wait

@@ -38,8 +38,6 @@ func TestErrors(t *testing.T) {
 		{ErrLimitStore(), 429, "billing_error", "spend limit unavailable", []HeaderField{
 			noRetry, {"anthropic-ratelimit-unified-overage-disabled-reason", "fetch_error"},
 		}},
-		{ErrPolicyBlocked("secret found"), 400, "policy_blocked", "secret found", []HeaderField{noRetry}},
-		{ErrNotSupported("no batches"), 501, "not_supported", "no batches", []HeaderField{noRetry}},
 		{ErrOverloaded(0), 529, "overloaded_error", "Overloaded: every upstream for this model is at capacity; try again in a moment.", nil},
 		{ErrOverloaded(90), 529, "overloaded_error", "Overloaded: every upstream for this model is at capacity; try again in a moment.", []HeaderField{{"retry-after", "60"}}},
 		{ErrUpstream(cause), 502, "api_error", "No upstream could answer this request; try again in a moment.", nil},
@@ -122,7 +120,7 @@ func TestErrorBodyEscapes(t *testing.T) {
 	if got := string(ErrNotFound("x").Body("")); got != `{"type":"error","error":{"type":"not_found_error","message":"x"}}` {
 		t.Error(got)
 	}
-	if got := string(ErrPolicyBlocked("x").Event("r")); got != "event: error\ndata: "+`{"type":"error","error":{"type":"policy_blocked","message":"x"},"request_id":"r"}`+"\n\n" {
+	if got := string(ErrorEvent([]byte("{\n\"type\":\r\n\"error\"}"))); got != "event: error\ndata: {\"type\":\"error\"}\n\n" {
 		t.Error(got)
 	}
 }

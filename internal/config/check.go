@@ -29,9 +29,6 @@ func (d *decoder) check() {
 		d.limits(f, v)
 		d.named(f, v)
 	}
-	if zone, err := time.LoadLocation(d.config.TimeZone); err == nil {
-		d.config.location = zone
-	}
 	d.relations()
 }
 

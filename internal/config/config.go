@@ -33,7 +33,6 @@ type Config struct {
 	Resources     string        `key:"resources" kind:"path" doc:"File with upstreams, routes, users and keys, applied at every start and reload (the form of 'carpool apply')."`
 	DataDir       string        `key:"dataDir" default:"./carpool-data" kind:"path" shown:"./carpool-data, or the folder of storage.path where only that is given" doc:"Folder of everything the server keeps; also --data and CARPOOL_DATA."`
 
-	location *time.Location
 	file     string
 	warnings []string
 	given    func(path string) bool
@@ -176,15 +175,6 @@ type Log struct {
 	File      string `key:"file" kind:"path" shown:"standard error" doc:"Log file; it is rotated by size."`
 	MaxSizeMB int    `key:"maxSizeMB" default:"100" min:"1" max:"102400" doc:"Size in megabytes at which the log file is rotated."`
 	MaxFiles  int    `key:"maxFiles" default:"5" min:"0" max:"10000" doc:"How many rotated log files are kept; 0 keeps all."`
-}
-
-// Location is the time zone of quota windows; UTC if the configuration was not
-// made by Load.
-func (c *Config) Location() *time.Location {
-	if c.location == nil {
-		return time.UTC
-	}
-	return c.location
 }
 
 // File is the path of the file that was loaded, empty if there was none.

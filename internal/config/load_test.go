@@ -75,7 +75,7 @@ func TestDefaults(t *testing.T) {
 		{"storage", c.Storage.Path, filepath.Join("carpool-data", "node.db")},
 		{"control", c.Control.Store.Path, filepath.Join("carpool-data", "control.db")},
 		{"metrics", c.Metrics.Listen, "127.0.0.1:9464"},
-		{"zone", c.Location(), time.UTC},
+		{"zone", c.TimeZone, "UTC"},
 		{"organization", c.Organization, "default"},
 		{"warnings", len(c.Warnings()), 0},
 	}

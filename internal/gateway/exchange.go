@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -217,7 +215,7 @@ func (g *Gateway) relayFailure(ctx context.Context, k *keeper, x *exchange, fail
 	x.request.Note(slog.String("errorType", failure.Type))
 	body := failure.Body
 	if early { // the status is gone; an error event is what the client understands now
-		body = slices.Concat([]byte("event: error\ndata: "), bytes.ReplaceAll(body, []byte("\n"), nil), []byte("\n\n"))
+		body = anthropic.ErrorEvent(body)
 	}
 	if err := k.begin(failure.Status, x.withRequestID(withLength(failure.Head, len(body))), nil); err != nil {
 		return err

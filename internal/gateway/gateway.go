@@ -20,17 +20,15 @@ import (
 
 // Options configure a Gateway.
 type Options struct {
-	Snapshot        *atomic.Pointer[policy.Snapshot] // the policy in force; never nil inside once serving
-	Hasher          policy.Hasher
-	Ledger          *ledger.Ledger
-	Pool            *upstream.Pool
-	Log             *slog.Logger
-	Registerer      prometheus.Registerer
-	Now             func() time.Time
-	MaxBody         int64         // bytes of a request body
-	MaxBodyMemory   int64         // bytes of all request bodies in memory; 0: no limit
-	ReadBodyTimeout time.Duration // for a client to send it
-	PingInterval    time.Duration // silence of an upstream after which a stream gets a ping; 0: 15 seconds
+	Snapshot     *atomic.Pointer[policy.Snapshot] // the policy in force; never nil inside once serving
+	Hasher       policy.Hasher
+	Ledger       *ledger.Ledger
+	Pool         *upstream.Pool
+	Log          *slog.Logger
+	Registerer   prometheus.Registerer
+	Now          func() time.Time
+	Bodies       BodyLimits
+	PingInterval time.Duration // silence of an upstream after which a stream gets a ping; 0: 15 seconds
 }
 
 // Gateway serves developers' requests. It is safe for concurrent use.
@@ -57,7 +55,7 @@ func New(o Options) *Gateway {
 		now: o.Now, pingInterval: cmp.Or(o.PingInterval, pingInterval), limits: newLimits(),
 		streamBuffers: bufferPool{size: streamBuffer}, plainBuffers: bufferPool{size: plainBuffer},
 	}
-	g.SetBodyLimits(BodyLimits{Size: o.MaxBody, Timeout: o.ReadBodyTimeout, Memory: o.MaxBodyMemory})
+	g.SetBodyLimits(o.Bodies)
 	return g
 }
 

@@ -49,11 +49,17 @@ func (m *metrics) observe(e *ledger.Entry) {
 	if e.FirstByte >= 0 {
 		m.firstByte.WithLabelValues(e.Endpoint).Observe(float64(e.FirstByte) / 1000)
 	}
-	for class, n := range map[string]int64{
-		"input": e.InputTokens, "output": e.OutputTokens, "cache_read": e.CacheReadTokens,
-		"cache_write_5m": e.CacheWrite5mTokens, "cache_write_1h": e.CacheWrite1hTokens,
+	for _, t := range [...]struct {
+		class string
+		n     int64
+	}{
+		{"input", e.InputTokens},
+		{"output", e.OutputTokens},
+		{"cache_read", e.CacheReadTokens},
+		{"cache_write_5m", e.CacheWrite5mTokens},
+		{"cache_write_1h", e.CacheWrite1hTokens},
 	} {
-		m.tokens.WithLabelValues(class).Add(float64(max(n, 0)))
+		m.tokens.WithLabelValues(t.class).Add(float64(max(t.n, 0)))
 	}
 }
 

@@ -164,7 +164,7 @@ func newRigAt(t testing.TB, answer http.HandlerFunc, edit func(*policy.Document)
 	t.Cleanup(pool.Close)
 	g := gateway.New(gateway.Options{
 		Snapshot: &r.snapshot, Hasher: r.hasher, Ledger: r.ledger, Pool: pool, Log: log, Registerer: r.registry, Now: now,
-		MaxBody: 1 << 20, ReadBodyTimeout: 5 * time.Second, PingInterval: pings,
+		Bodies: gateway.BodyLimits{Size: 1 << 20, Timeout: 5 * time.Second}, PingInterval: pings,
 	})
 	front := web.NewFront(log, web.NewMetrics(r.registry), time.Now)
 	front.TrustProxies([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")})

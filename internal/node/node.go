@@ -71,7 +71,7 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	})
 	n.gateway = gateway.New(gateway.Options{
 		Snapshot: &n.snapshot, Hasher: o.Hasher, Ledger: o.Ledger, Pool: n.pool, Log: o.Log, Registerer: o.Registerer, Now: o.Now,
-		MaxBody: o.Bodies.Size, MaxBodyMemory: o.Bodies.Memory, ReadBodyTimeout: o.Bodies.Timeout,
+		Bodies: o.Bodies,
 	})
 	// Prompt caches outlive a restart of the node, so sessions go on where they were.
 	err := n.ledger.Sessions(ctx, o.Now().Add(-upstream.AffinityTTL), func(s ledger.Session) { n.pool.Bind(s.Route, s.Session, s.Upstream, s.At) })
