@@ -7,7 +7,6 @@ import (
 	"net"
 	"syscall"
 
-	"golang.org/x/sys/unix"
 )
 
 // watcher tells whether a connection that nobody reads is open and has nothing to say. It is made once per connection, so
@@ -15,6 +14,7 @@ import (
 type watcher struct {
 	raw   syscall.RawConn
 	look  func(fd uintptr) bool
+	one   [1]byte
 	found error
 }
 
@@ -29,8 +29,7 @@ func newWatcher(c net.Conn) *watcher {
 	}
 	w := &watcher{raw: raw}
 	w.look = func(fd uintptr) bool {
-		var one [1]byte
-		_, _, w.found = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		_, _, w.found = syscall.Recvfrom(int(fd), w.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		return true
 	}
 	return w
@@ -38,5 +37,5 @@ func newWatcher(c net.Conn) *watcher {
 
 // silent reports false when the other side has closed the connection, or has sent something that nobody asked for.
 func (w *watcher) silent() bool {
-	return w == nil || w.raw.Read(w.look) == nil && errors.Is(w.found, unix.EAGAIN)
+	return w == nil || w.raw.Read(w.look) == nil && errors.Is(w.found, syscall.EAGAIN)
 }
