@@ -121,9 +121,11 @@ func withoutZone(host string) string {
 
 // sendableName reports whether a name is a token (RFC 9110 §5.6.2).
 func sendableName(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if ('a' > c || c > 'z') && ('A' > c || c > 'Z') && ('0' > c || c > '9') && c != '-' && strings.IndexByte("!#$%&'*+.^_`|~", c) < 0 {
+	const letters = (1<<26-1)<<'a' | (1<<26-1)<<'A' | (1<<10-1)<<'0'
+	const marks = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 1<<'^' | 1<<'_' | 1<<'`' | 1<<'|' | 1<<'~'
+	const low, high = (letters | marks) & (1<<64 - 1), (letters | marks) >> 64
+	for i := range len(s) { // a shift beyond the width is 0
+		if c := s[i]; uint64(1)<<c&low|uint64(1)<<(c-64)&high == 0 {
 			return false
 		}
 	}
