@@ -79,7 +79,7 @@ func hello(_ context.Context, w wire.Writer, _ *wire.Request) {
 
 func TestConnectionsBeyondTheLimitGetThePlaceOfAnIdleOne(t *testing.T) {
 	t.Parallel()
-	s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), MaxConnections: 3, IdleTimeout: patience})
+	s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), Plain: hello, MaxConnections: 3, IdleTimeout: patience})
 	var conns []net.Conn
 	for i := range 12 {
 		conn := s.dial(t)
@@ -199,7 +199,7 @@ func TestClientThatTakesNothingIsGivenUp(t *testing.T) {
 			t.Parallel()
 			failed := make(chan error, 1)
 			var slow atomic.Int32
-			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(flood(failed)), WriteTimeout: 100 * time.Millisecond, TLS: config, SlowClient: func() { slow.Add(1) }})
+			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(flood(failed)), Plain: flood(failed), WriteTimeout: 100 * time.Millisecond, TLS: config, SlowClient: func() { slow.Add(1) }})
 			conn := s.dial(t)
 			if config != nil {
 				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
@@ -296,7 +296,7 @@ func TestDrainDelay(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), Drain: web.Drain{Delay: 700 * time.Millisecond, Timeout: patience}})
+			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), Plain: hello, Drain: web.Drain{Delay: 700 * time.Millisecond, Timeout: patience}})
 			protocols := new(http.Protocols)
 			protocols.SetHTTP1(!h2)
 			protocols.SetUnencryptedHTTP2(h2)
