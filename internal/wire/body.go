@@ -11,7 +11,7 @@ type Body struct {
 	mu       sync.Mutex
 	bytes    []byte
 	size     int
-	readers  int // open readers that have not reached the end
+	readers  int // open readers that have not reached the end, and holds
 	released bool
 }
 
@@ -40,6 +40,25 @@ func (b *Body) drop() {
 	if b.released && b.readers == 0 {
 		b.bytes = nil
 	}
+}
+
+// hold returns the bytes, which stay as they are until letGo; false when they are gone already.
+func (b *Body) hold() ([]byte, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes == nil && b.size > 0 {
+		return nil, false
+	}
+	b.readers++
+	return b.bytes, true
+}
+
+// letGo is the end of a hold. Whoever held the bytes must not look at them any more.
+func (b *Body) letGo() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.readers--
+	b.drop()
 }
 
 // Reader returns a new reader from the start. After the bytes are gone it fails with io.ErrUnexpectedEOF.

@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -24,46 +20,54 @@ type Outgoing struct {
 	Body   *Body // nil for none
 }
 
-// Client sends requests to upstreams over net/http, keeping connections open. It follows no redirects, adds no fields of
-// its own and never decodes an answer.
+// Client sends requests to upstreams over HTTP/1.1, keeping connections open. Fields are sent and handed over in the order
+// and case given. It follows no redirects, adds no fields of its own but Host and Content-Length, and never decodes an
+// answer. An open answer costs no goroutine and no buffer.
+//
+// Where the environment names a proxy for an upstream, net/http goes through it.
 type Client struct {
-	transport *http.Transport
-	single    *http.Transport // for a request whose kept-open connection was closed: one new connection for it alone
+	options ClientOptions
+	dialer  net.Dialer
+	tls     *tls.Config
+	pool    pool
+	proxy   *proxyClient
+
+	requests, heads lender
 }
 
-// ClientOptions configure a Client.
+// ClientOptions configure a Client. A time of 0 is no limit.
 type ClientOptions struct {
 	HeaderTimeout   time.Duration // from the end of the request to the answer's header
-	DialTimeout     time.Duration
+	DialTimeout     time.Duration // for the connection, and once more for the TLS handshake
 	IdleTimeout     time.Duration
-	IdlePerUpstream int
+	IdlePerUpstream int         // 0: none is kept
 	TLS             *tls.Config // nil: the system's roots
 }
 
 // NewClient returns a Client. Close it to drop idle connections.
 func NewClient(o ClientOptions) *Client {
-	dialer := &net.Dialer{Timeout: o.DialTimeout, KeepAlive: 30 * time.Second}
-	pooled := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialPatient(dialer),
-		TLSHandshakeTimeout:   o.DialTimeout,
-		TLSClientConfig:       o.TLS,
-		ForceAttemptHTTP2:     false, // a broken connection costs one stream, not a hundred
-		ResponseHeaderTimeout: o.HeaderTimeout,
-		IdleConnTimeout:       o.IdleTimeout,
-		MaxIdleConns:          0,
-		MaxIdleConnsPerHost:   o.IdlePerUpstream,
-		DisableCompression:    true,
-		WriteBufferSize:       2 << 10, // both are held by every open stream
-		ReadBufferSize:        2 << 10,
+	c := &Client{
+		options: o, dialer: net.Dialer{Timeout: o.DialTimeout, KeepAlive: 30 * time.Second}, tls: &tls.Config{MinVersion: tls.VersionTLS12},
+		pool:     pool{most: o.IdlePerUpstream, idleTime: o.IdleTimeout},
+		requests: lender{size: smallBody + 4<<10}, heads: lender{size: 4 << 10},
 	}
-	single := pooled.Clone()
-	single.DisableKeepAlives = true
-	return &Client{transport: pooled, single: single}
+	if o.TLS != nil {
+		c.tls = o.TLS.Clone()
+	}
+	c.tls.NextProtos = []string{"http/1.1"}  // a broken connection costs one stream, not a hundred
+	c.tls.DynamicRecordSizingDisabled = true // nobody can use the beginning of a request before its end
+	if c.tls.ClientSessionCache == nil {
+		c.tls.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	}
+	c.proxy = newProxyClient(o, &c.dialer)
+	return c
 }
 
-// Close drops idle connections; requests in flight go on.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+// Close drops idle connections; requests in flight go on, and theirs are not kept.
+func (c *Client) Close() {
+	c.pool.close()
+	c.proxy.pooled.CloseIdleConnections()
+}
 
 // Do sends a request and returns as soon as the answer's header is there. sent reports whether any byte may have
 // reached the upstream, which tells a safe repetition from an unsafe one.
@@ -71,83 +75,66 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 // A kept-open connection that the upstream closes at the moment it is used again fails a request which was never looked at;
 // every HTTP client meets that, and the CLI repeats without a word. So does Do, once, on a new connection.
 func (c *Client) Do(ctx context.Context, out *Outgoing) (resp *Response, sent bool, err error) {
-	var use connectionUse
-	resp, err = c.roundTrip(httptrace.WithClientTrace(ctx, use.trace()), c.transport, out)
-	if err != nil && ctx.Err() == nil && use.stale(err) {
-		resp, err = c.roundTrip(httptrace.WithClientTrace(ctx, use.trace()), c.single, out)
+	resp, f, err := c.attempt(ctx, out, false)
+	sent = f.sent
+	if err != nil && ctx.Err() == nil && f.stale(err) {
+		resp, f, err = c.attempt(ctx, out, true)
+		sent = true
 	}
-	return resp, use.connected.Load(), err
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, sent, fmt.Errorf("cannot reach %s: %w", out.URL.Host, err)
+	}
+	return resp, sent, nil
+}
+
+// attempt sends a request on a kept-open connection, or on a new one when there is none or fresh is asked for.
+func (c *Client) attempt(ctx context.Context, out *Outgoing, fresh bool) (*Response, fate, error) {
+	if ctx.Err() != nil {
+		return nil, fate{}, ctx.Err()
+	}
+	host, err := c.pool.host(out.URL, c.tls)
+	if err != nil {
+		return nil, fate{}, err
+	}
+	if host.proxied {
+		return c.proxy.attempt(ctx, out, fresh)
+	}
+	req, err := c.prepare(out)
+	if err != nil {
+		return nil, fate{}, err
+	}
+	var conn *conn
+	if !fresh {
+		conn = c.pool.take(host)
+	}
+	if conn == nil {
+		if conn, err = c.dial(ctx, host); err != nil {
+			c.discard(req)
+			return nil, fate{}, err
+		}
+	}
+	return conn.exchange(ctx, req, out.Method)
+}
+
+// fate is what became of a request's connection.
+type fate struct {
+	sent     bool // a byte may have reached the upstream
+	reused   bool
+	answered bool // a byte has come back
+	since    time.Time
 }
 
 // staleTime is how soon a kept-open connection has to fail for that to have been closed already.
 const staleTime = time.Second
 
-// connectionUse is what became of a request's connection.
-type connectionUse struct {
-	connected, reused, answered atomic.Bool
-	since                       atomic.Int64 // Unix nanoseconds
-}
-
-func (u *connectionUse) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			u.connected.Store(true)
-			u.reused.Store(info.Reused)
-			u.since.Store(time.Now().UnixNano())
-			requestBegins(info.Conn)
-		},
-		GotFirstResponseByte: func() { u.answered.Store(true) },
-	}
-}
-
 // stale reports whether an error is that of a kept-open connection which the other side had closed.
-func (u *connectionUse) stale(err error) bool {
-	if !u.reused.Load() || u.answered.Load() || time.Now().UnixNano()-u.since.Load() > int64(staleTime) {
+func (f fate) stale(err error) bool {
+	if !f.reused || f.answered || time.Since(f.since) > staleTime {
 		return false
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+	return errors.Is(err, io.EOF) || hungUp(err) ||
 		strings.Contains(err.Error(), "server closed idle connection") // net/http has no name for it
-}
-
-func (c *Client) roundTrip(ctx context.Context, transport *http.Transport, out *Outgoing) (*Response, error) {
-	req := (&http.Request{
-		Method: out.Method, URL: out.URL, Host: out.URL.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: toHeader(out.Head),
-	}).WithContext(ctx)
-	switch {
-	case out.Body == nil:
-	case out.Body.Size() == 0:
-		req.Body = http.NoBody // a length of 0 would mean that it is not known
-	default:
-		req.ContentLength = int64(out.Body.Size())
-		req.Body = out.Body.Reader()
-		// net/http repeats a POST by itself only on a kept-open connection that turned out closed before any byte was written.
-		req.GetBody = func() (io.ReadCloser, error) { return out.Body.Reader(), nil }
-	}
-	answer, err := transport.RoundTrip(req) //nolint:bodyclose // the caller closes it
-	if err != nil {
-		return nil, fmt.Errorf("cannot reach %s: %w", out.URL.Host, err)
-	}
-	if answer.StatusCode < 200 { // nobody asked to switch protocols, and the rest is no answer
-		_ = answer.Body.Close()
-		return nil, fmt.Errorf("%s answered with status %d", out.URL.Host, answer.StatusCode)
-	}
-	return &Response{Status: answer.StatusCode, Head: fromHeader(answer.Header), ContentLength: answer.ContentLength, Body: answer.Body}, nil
-}
-
-func toHeader(head Head) http.Header {
-	header := make(http.Header, len(head)+1)
-	addTo(header, head)
-	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-		// net/http takes them for the permission to send a POST twice, which the Messages API does not give; in lower case
-		// it passes them on without a thought.
-		if values, ok := header[name]; ok {
-			delete(header, name)
-			header[strings.ToLower(name)] = values
-		}
-	}
-	if _, ok := header["User-Agent"]; !ok {
-		header["User-Agent"] = []string{""} // net/http then sends none, instead of its own
-	}
-	return header
 }
