@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -77,6 +78,26 @@ func TestHarness(t *testing.T) {
 	}
 	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestOpenAndSlow: a request for each appointed time, and one for each stream.
+func TestOpenAndSlow(t *testing.T) {
+	t.Parallel()
+	o, err := parse([]string{"-quick", "-rounds", "1", "-scenarios", "S3,S4", "-targets", "direct,reverseproxy"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := bench(t.Context(), o, io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := map[string]int64{}
+	for _, r := range results {
+		sent[r.Load+" "+r.Target] = r.Sent
+	}
+	if want := map[string]int64{"S3 reverseproxy": 40, "S4 direct": 30, "S4 reverseproxy": 30}; !maps.Equal(sent, want) {
+		t.Errorf("sent %v; want %v", sent, want)
 	}
 }
 

@@ -120,13 +120,34 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) ([]result, 
 	}
 	defer up.close()
 
-	var results []result
+	results, err := measureAll(ctx, loads, o.rounds, targets, up, files, func(l *load, r *result) error {
+		fmt.Fprintln(stderr, l.line(r))
+		return record.Encode(r)
+	})
+	if len(results) > 0 { // what was measured is shown, whatever came then
+		report(stdout, loads, targets, results)
+	}
+	if err != nil {
+		return results, err
+	}
 	var failed int64
+	for i := range results {
+		failed += results[i].Errors
+	}
+	if failed > 0 {
+		return results, fmt.Errorf("%d errors", failed)
+	}
+	return results, nil
+}
+
+// measureAll lets the targets take turns, round by round of each load, and tells each result at once.
+func measureAll(ctx context.Context, loads []load, rounds int, targets []target, up *upstream, files int, tell func(*load, *result) error) ([]result, error) {
+	var results []result
 	for i := range loads {
 		l := &loads[i]
 		exchanges := makeTraffic(l)
 		up.serve(exchanges, l.every)
-		for round := range o.rounds {
+		for round := range rounds {
 			for j := range targets {
 				t := &targets[j]
 				if !l.concerns(t) {
@@ -134,21 +155,15 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) ([]result, 
 				}
 				r, err := measureOne(ctx, l, exchanges, t, up.address(), files)
 				if err != nil {
-					return nil, err
+					return results, fmt.Errorf("%s: %w", l.name, err)
 				}
 				r.Round = round + 1
-				fmt.Fprintln(stderr, l.line(&r))
-				if err := record.Encode(r); err != nil {
-					return nil, fmt.Errorf("cannot write results: %w", err)
-				}
 				results = append(results, r)
-				failed += r.Errors
+				if err := tell(l, &r); err != nil {
+					return results, fmt.Errorf("cannot write results: %w", err)
+				}
 			}
 		}
-	}
-	report(stdout, loads, targets, results)
-	if failed > 0 {
-		return results, fmt.Errorf("%d errors", failed)
 	}
 	return results, nil
 }
