@@ -274,7 +274,7 @@ func TestTraffic(t *testing.T) {
 func TestTable(t *testing.T) {
 	t.Parallel()
 	us := func(name string, round int, cpu, first float64) result {
-		return result{Load: "S4", Target: name, Round: round, CPUPerRequest: cpu, FirstByteP50: first, Sent: 10}
+		return result{Load: "S4", Target: name, Round: round, CPUPerRequest: cpu, FirstByteP50: first, Sent: 10, OthersPercent: 7}
 	}
 	l := load{name: "S4", title: "some load", measures: []measure{perRequest(), firstByte(50)}}
 	var b strings.Builder
@@ -288,6 +288,7 @@ func TestTable(t *testing.T) {
 | some load | processor time per request, µs | – | 100 | 150 (1.50) |
 |  | first byte, median, ms | 0.600 | 1.00 (+0.40) | 1.20 (+0.60) |
 | all | requests, errors | 30, 0 | 30, 0 | 30, 0 |
+|  | processors busy with other work, % | 7 | 7 | 7 |
 `
 	if b.String() != want {
 		t.Errorf("the table is\n%s\nwant\n%s", b.String(), want)

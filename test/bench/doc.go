@@ -5,7 +5,8 @@
 //
 // Each measurement has a freshly started proxy to itself; targets take turns (A B C A B C), so that what disturbs the machine
 // disturbs all of them. Processor time is user and system time of the proxy's processes as the kernel counts it, in steps of
-// 10 ms. On loopback the kernel's part of receiving is charged to whoever sends; that is the same for every target.
+// 10 ms. On loopback the kernel's part of receiving is charged to whoever sends; that is the same for every target. Ratios stand more disturbance
+// than figures do; where other work has half of the processors, a proxy that would keep up may not, and only a quieter run tells.
 //
 //	go run ./test/bench [-scenarios S1,S2] [-rounds 3] [-targets direct,reverseproxy,carpool] [-carpool NAME=PATH]… [-out FILE] [-quick]
 //

@@ -37,7 +37,8 @@ type run struct {
 // point is what was counted up to a moment.
 type point struct {
 	at             time.Time
-	cpu            time.Duration
+	cpu            time.Duration // used by who is measured
+	others         time.Duration // used on the machine by all but who is measured and this process
 	answers, bytes int64
 }
 
@@ -62,7 +63,8 @@ func (r *run) do(ctx context.Context) (begin, end point) {
 }
 
 func (r *run) point() point {
-	return point{time.Now(), r.cpu(), r.answers.Load(), r.bytes.Load()}
+	cpu := r.cpu()
+	return point{time.Now(), cpu, machine() - cpu - own(), r.answers.Load(), r.bytes.Load()}
 }
 
 // window waits for the window to pass.

@@ -140,6 +140,29 @@ func (p *process) cpu() time.Duration {
 	return time.Duration(ticks) * tick
 }
 
+// machine is the processor time that all processes of the machine have used.
+func machine() time.Duration {
+	b, _ := os.ReadFile("/proc/stat")
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	var ticks int64
+	for i, f := range bytes.Fields(line) {
+		switch i {
+		case 1, 2, 3, 6, 7: // user, nice, system, irq, softirq (proc(5))
+			ticks += number(f)
+		}
+	}
+	return time.Duration(ticks) * tick
+}
+
+// own is the processor time that this process has used.
+func own() time.Duration {
+	var used syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &used) != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
 // memory is the resident memory of the processes in bytes; what they share counts for each.
 func (p *process) memory() int64 {
 	var pages int64

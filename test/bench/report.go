@@ -44,14 +44,30 @@ func report(w io.Writer, loads []load, targets []target, results []result) {
 			title = ""
 		}
 	}
-	fmt.Fprintf(w, "| all | requests, errors |%s\n", columns(targets, func(t *target) string {
-		var sent, failed int64
-		for i := range results {
-			if r := &results[i]; r.Target == t.name {
-				sent, failed = sent+r.Sent, failed+r.Errors
+	all := func(show func([]*result) string) string {
+		return columns(targets, func(t *target) string {
+			var own []*result
+			for i := range results {
+				if r := &results[i]; r.Target == t.name {
+					own = append(own, r)
+				}
 			}
+			return show(own)
+		})
+	}
+	fmt.Fprintf(w, "| all | requests, errors |%s\n", all(func(own []*result) string {
+		var sent, failed int64
+		for _, r := range own {
+			sent, failed = sent+r.Sent, failed+r.Errors
 		}
 		return fmt.Sprintf("%d, %d", sent, failed)
+	}))
+	fmt.Fprintf(w, "|  | processors busy with other work, %% |%s\n", all(func(own []*result) string {
+		var v []float64
+		for _, r := range own {
+			v = append(v, r.OthersPercent)
+		}
+		return fmt.Sprintf("%.0f", median(v))
 	}))
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"runtime"
 	"slices"
 	"time"
 )
@@ -22,6 +23,7 @@ type result struct {
 	Answers         int64   `json:"answers"` // complete within the window
 	PerSecond       float64 `json:"perSecond"`
 	CPUSeconds      float64 `json:"cpuSeconds"`
+	OthersPercent   float64 `json:"othersPercent"` // of the machine's processors, used by what has no part in this
 	CPUPerRequest   float64 `json:"cpuPerRequest,omitempty"`
 	CPUPerEvent     float64 `json:"cpuPerEvent,omitempty"`
 	MemoryStart     int64   `json:"memoryStart"`
@@ -38,6 +40,7 @@ func (res *result) fill(r *run, begin, end point) {
 	res.Answers = end.answers - begin.answers
 	res.PerSecond = float64(res.Answers) / res.Seconds
 	res.FirstByteP50, res.FirstByteP99 = percentile(r.first, 50), percentile(r.first, 99)
+	res.OthersPercent = max(0, 100*(end.others-begin.others).Seconds()/res.Seconds/float64(runtime.NumCPU()))
 	cpu := end.cpu - begin.cpu
 	res.CPUSeconds = cpu.Seconds()
 	if r.load.pattern == slow {
