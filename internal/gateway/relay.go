@@ -63,8 +63,11 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 	for sendErr == nil && err == nil {
 		var n int
 		if n, err = body.Read(buffer); n > 0 {
-			sendErr = k.send(buffer[:n], see, stream)
+			sendErr = k.send(buffer[:n], see, stream && err == nil) // the end goes out with what follows it
 		}
+	}
+	if sendErr == nil && !tap.Ended() {
+		sendErr = k.flush() // should it turn out to be broken off, the client has all that there was of it
 	}
 	k.stop()
 	result, readable := tap.Close()
@@ -92,11 +95,11 @@ func (x *exchange) conclude(ctx context.Context, w wire.Writer, end ending) erro
 			w.Abort()
 		}
 		return nil
-	case errors.Is(context.Cause(ctx), web.ErrStopping):
+	case !ended && errors.Is(context.Cause(ctx), web.ErrStopping):
 		x.entry.Outcome = ledger.OutcomeCut
 		w.Abort()
 		return web.ErrStopping
-	case end.sent != nil || ctx.Err() != nil:
+	case end.sent != nil || !ended && ctx.Err() != nil:
 		x.entry.Outcome = ledger.OutcomeCanceled
 		w.Abort()
 		return context.Cause(ctx)

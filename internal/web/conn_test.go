@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -351,38 +350,6 @@ func TestAtMost(t *testing.T) {
 	for _, done := range running {
 		if got := <-done; got.err != nil {
 			t.Error(got.err)
-		}
-	}
-}
-
-// What a request holds is let go when its answer begins, and once.
-func TestHold(t *testing.T) {
-	t.Parallel()
-	var released atomic.Int32
-	seen := make(chan string, 1)
-	r := newRig(t, func(_ context.Context, w wire.Writer, r *web.Request) error {
-		r.Hold(func() { released.Add(1) })
-		if r.Path == "/refused" {
-			return anthropic.ErrTooLarge(1)
-		}
-		before := released.Load()
-		if r.Path == "/answered" {
-			_ = w.Begin(200, nil)
-		}
-		seen <- fmt.Sprint(before, released.Load())
-		return nil
-	})
-	for path, want := range map[string]string{"/answered": "0 1", "/left": "0 0", "/refused": ""} {
-		released.Store(0)
-		<-get(t, newHTTPClient(t), r.url+path) // on a new connection: on a kept-open one it would be sent twice
-		if want != "" {
-			if got := <-seen; got != want {
-				t.Errorf("%s: released %s times before and after the answer began, want %s", path, got, want)
-			}
-		}
-		r.line(t)
-		if n := released.Load(); n != 1 {
-			t.Errorf("%s: released %d times", path, n)
 		}
 	}
 }

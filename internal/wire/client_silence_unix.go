@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"syscall"
-
 )
 
 // watcher tells whether a connection that nobody reads is open and has nothing to say. It is made once per connection, so

@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	usualHead = 4 << 10
-	mostHead  = 68 << 10 // 64 KiB and what net/http adds to that
+	usualRequestHead = 4 << 10
+	mostRequestHead  = 68 << 10 // 64 KiB and what net/http adds to that
 )
 
 //nolint:gochecknoglobals // memory to be used again, no state
-var headBuffers = sync.Pool{New: func() any { return new([usualHead]byte) }}
+var headBuffers = sync.Pool{New: func() any { return new([usualRequestHead]byte) }}
 
 // plainConn is a connection with its requests, one after the other.
 type plainConn struct {
@@ -23,9 +23,9 @@ type plainConn struct {
 	nc     net.Conn
 	remote netip.AddrPort
 
-	buf  []byte           // nil while nothing is read or kept
-	lent *[usualHead]byte // what buf is, unless it had to grow
-	r, w int              // buf[r:w] was read and not yet used
+	buf  []byte                  // nil while nothing is read or kept
+	lent *[usualRequestHead]byte // what buf is, unless it had to grow
+	r, w int                     // buf[r:w] was read and not yet used
 
 	mu    sync.Mutex
 	state connState
@@ -107,15 +107,15 @@ func (c *plainConn) readHead(again bool) (*plainExchange, error) {
 func (c *plainConn) room() bool {
 	switch {
 	case c.buf == nil:
-		c.lent = headBuffers.Get().(*[usualHead]byte) //nolint:forcetypeassert // the pool holds nothing else
+		c.lent = headBuffers.Get().(*[usualRequestHead]byte) //nolint:forcetypeassert // the pool holds nothing else
 		c.buf = c.lent[:]
 	case c.w < len(c.buf):
 	case c.r > 0:
 		c.w, c.r = copy(c.buf, c.buf[c.r:c.w]), 0
-	case c.w >= mostHead:
+	case c.w >= mostRequestHead:
 		return false
 	default:
-		grown := make([]byte, min(2*len(c.buf), mostHead))
+		grown := make([]byte, min(2*len(c.buf), mostRequestHead))
 		n := copy(grown, c.buf)
 		c.release()
 		c.buf, c.w = grown, n

@@ -22,18 +22,18 @@ type plainWriter struct {
 	last bool       // no request may follow on the connection
 
 	begun, aborted bool
-	framing        framing
+	framing        bodyFraming
 	left           int64 // of a fixed length
 	lent           *[outSize]byte
 	out            []byte // held back
 	err            error  // of an earlier write
 }
 
-// framing is how an answer's end is found.
-type framing int
+// bodyFraming is how an answer's end is found.
+type bodyFraming int
 
 const (
-	chunked framing = iota
+	chunked bodyFraming = iota
 	fixed
 	bodiless // HEAD, or a status without a body
 )
