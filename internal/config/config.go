@@ -105,7 +105,7 @@ type ClaudeCode struct {
 	Enabled           bool              `key:"enabled" default:"true" doc:"Whether Claude Code requests are served at all."`
 	SupportedVersions []string          `key:"supportedVersions" check:"version" doc:"Exact list of client versions; empty means any. minVersion is usually the better choice, as a version appears almost daily."`
 	MinVersion        string            `key:"minVersion" check:"version" doc:"Oldest client version."`
-	RequireClient     string            `key:"requireClient" default:"off" enum:"enforce,warn,off" doc:"What happens to a request that is not from Claude Code in an accepted version: enforce refuses it, warn notes it, off lets it pass."`
+	RequireClient     string            `key:"requireClient" default:"enforce" enum:"enforce,warn,off" doc:"What happens to a request that is not from Claude Code in an accepted version: enforce refuses it, warn notes it, off lets it pass."`
 	DefaultQuota      Quota             `key:"defaultQuota" doc:"Tokens of each user who has no quota of their own."`
 	QuotaLimits       Quota             `key:"quotaLimits" synonym:"claudeCode.defaultQuota" doc:"Another name of defaultQuota."`
 	QuotaFormula      QuotaFormula      `key:"quotaFormula" doc:"What one token of each class counts in quotas."`

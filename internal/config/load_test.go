@@ -64,7 +64,7 @@ func TestDefaults(t *testing.T) {
 		{"requestTimeout", c.Server.RequestTimeout, 600 * time.Second},
 		{"maxBodyBytes", c.Server.MaxBodyBytes, int64(33554432)},
 		{"enabled", c.ClaudeCode.Enabled, true},
-		{"requireClient", c.ClaudeCode.RequireClient, "off"},
+		{"requireClient", c.ClaudeCode.RequireClient, "enforce"},
 		{"formula", c.ClaudeCode.QuotaFormula, QuotaFormula{Input: 1000, Output: 1000}},
 		{"quota", c.ClaudeCode.DefaultQuota, Quota{}},
 		{"headers", c.ClaudeCode.DefaultHeaders, map[string]string{

@@ -113,7 +113,7 @@ func TestWarnings(t *testing.T) {
 		"claudeCode: {defaultQuota: {daily: 0}}":                                                         "refused every request",
 		"claudeCode: {defaultQuota: {daily: 50000, monthly: 40000}}":                                     "daily never applies",
 		"claudeCode: {quotaFormula: {input: 0, output: 0}}":                                              "weight 0",
-		"claudeCode: {minVersion: 1.0.59}":                                                               "not enforced",
+		"claudeCode: {requireClient: \"off\", minVersion: 1.0.59}":                                       "not enforced",
 		"claudeCode: {enabled: false}":                                                                   "no Claude Code request",
 		"server: {trustedProxies: [10.0.0.0/8, \"::/0\"]}":                                               "any client can claim any address",
 		"claudeCode: {requireClient: enforce, minVersion: 1.0.100, supportedVersions: [1.0.59, 1.0.99]}": "no version is accepted",

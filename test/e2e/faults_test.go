@@ -135,19 +135,15 @@ func (s *simulator) setFaults(t testing.TB, credential string, faults ...map[str
 	}
 }
 
-// agent is the User-Agent of a current client, which every policy accepts.
-const agent = "claude-cli/2.1.330 (external, sdk-cli)"
-
 // ask sends the cell's request. mark comes back in the books.
 func (c *cell) ask(t *testing.T, g *gateway, mark string) response {
 	body := prompt(script(map[string]any{
 		"text": strings.Repeat(multibyte, 4), "events": 12, "usage": map[string]any{"input_tokens": 17, "output_tokens": 29},
 	}) + strings.Repeat("x", c.fault.padding))
 	body["model"], body["stream"], body["max_tokens"] = c.id, c.stream, 1024
-	header := http.Header{
-		"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}, "User-Agent": {agent},
-		"X-Client-Request-Id": {c.id + "-" + mark}, "Accept-Encoding": {"gzip, deflate"},
-	}
+	header := g.header()
+	header.Set("X-Client-Request-Id", c.id+"-"+mark)
+	header.Set("Accept-Encoding", "gzip, deflate")
 	if c.fault.patience != "" {
 		header.Set("X-Stainless-Timeout", c.fault.patience)
 	}
