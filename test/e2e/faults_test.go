@@ -112,7 +112,7 @@ func faultRig(t *testing.T, list []*cell) (*simulator, *gateway) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "resources.json"), mustJSON(object{
 		"upstreams": upstreams, "routes": routes,
-		"users": []object{{"name": "alice"}}, "keys": []object{{"name": "alice-laptop", "user": "alice", "key": newKey("alice")}},
+		"users": []object{{"name": "alice"}}, "keys": []object{{"name": "alice-laptop", "user": "alice", "key": newKey("alice"), "limits": object{"inFlight": 0}}},
 	}))
 	write(t, filepath.Join(dir, "carpool.yml"), fmt.Sprintf(`server: {host: 127.0.0.1, port: 0, drainTimeout: 5s}
 metrics: {listen: main}

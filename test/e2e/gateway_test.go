@@ -140,7 +140,7 @@ routes:
 users:
   - {name: alice, team: platform, quota: {daily: %d, monthly: -1}}
 keys:
-  - {name: alice-laptop, user: alice, key: %s}
+  - {name: alice-laptop, user: alice, key: %s, limits: {inFlight: 0}}
 `, upstream, daily, newKey("alice"))
 	config := fmt.Sprintf(`server: {host: 127.0.0.1, port: 0, drainTimeout: 5s}
 metrics: {listen: main}

@@ -54,7 +54,7 @@ routes:
 users:
   - {name: alice, team: platform, quota: {daily: %d, monthly: -1}, limits: {inFlight: 100000}}
 keys:
-  - {name: alice-laptop, user: alice, key: %s}
+  - {name: alice-laptop, user: alice, key: %s, limits: {inFlight: 0}}
 `, upstream, daily, newKey("alice"))
 }
 

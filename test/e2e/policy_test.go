@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -88,5 +92,84 @@ new C({apiKey: process.env.API_KEY, baseURL: process.env.BASE_URL}).messages.cre
 	}
 	if n := g.metric(`carpool_client_objections_total{action="refused",reason="other_client"}`); n != 1 {
 		t.Errorf("%v requests were refused, want 1: it was repeated", n)
+	}
+}
+
+// crowd sends requests with a key together, of which the simulator holds those that reach it until all others were refused.
+// It returns how many were served.
+func (g *gateway) crowd(sim *simulator, requests, fit int) (served int) {
+	g.t.Helper()
+	var seq int64
+	if list := sim.requests(0); len(list) > 0 {
+		seq = list[len(list)-1].Seq
+	}
+	body := []byte(mustJSON(prompt(script(map[string]any{"hold": "crowd"}))))
+	var mu sync.Mutex
+	count := map[int]int{}
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			r := g.raw(g.t, body)
+			mu.Lock()
+			defer mu.Unlock()
+			count[r.status]++
+			if kind, message := apiErrorOf(r); r.status != http.StatusOK && (kind != "rate_limit_error" || r.header.Get("Retry-After") != "2" || !strings.Contains(message, "running already")) {
+				g.t.Errorf("refused with %d %s, retry-after %q: %s", r.status, kind, r.header.Get("Retry-After"), message)
+			}
+		})
+	}
+	eventually(g.t, callPatience, "all others have been refused", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return count[http.StatusTooManyRequests] >= requests-fit
+	})
+	if r := call(g.t, http.MethodGet, fmt.Sprintf("%s/__sim/wait?held=%d&timeout_ms=20000", sim.url, fit), nil, nil); r.status != http.StatusOK {
+		g.t.Errorf("not %d are held: %s", fit, r.body)
+	}
+	if n := len(sim.requests(seq)); n != fit {
+		g.t.Errorf("%d requests reached the upstream, want %d", n, fit)
+	}
+	if r := call(g.t, http.MethodPost, sim.url+"/__sim/release?name=crowd", nil, nil); r.status != http.StatusOK {
+		g.t.Errorf("release: status %d", r.status)
+	}
+	all.Wait()
+	return count[http.StatusOK]
+}
+
+// TestDefaultLimitOfKeys: a key without limits of its own has the default ones, which a reload changes, and of which it can be
+// freed.
+func TestDefaultLimitOfKeys(t *testing.T) {
+	t.Parallel()
+	sim, dir := startSim(t), t.TempDir()
+	g := serveIn(t, dir, sim.url, -1)
+	var key struct {
+		Key    string
+		Limits struct{ InFlight int }
+	}
+	g.decode(&key, "key", "add", "plain", "--user", "alice")
+	g.key = key.Key
+	if served := g.crowd(sim, 200, 64); served != 64 {
+		t.Errorf("%d of 200 were served, want the default of 64", served)
+	}
+
+	config, err := os.ReadFile(filepath.Join(dir, "carpool.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "carpool.yml"), string(config)+"claudeCode: {defaultLimits: {inFlight: 17}}\n")
+	g.proc.signal(syscall.SIGHUP)
+	eventually(t, callPatience, "the new default is in force", func() bool {
+		g.decode(&key, "key", "show", "plain")
+		return key.Limits.InFlight == 17
+	})
+	if shown := g.must("key", "show", "plain"); !strings.Contains(shown, "17 (default)") {
+		t.Errorf("shown:\n%s", shown)
+	}
+	if served := g.crowd(sim, 40, 17); served != 17 {
+		t.Errorf("%d of 40 were served, want the new default of 17", served)
+	}
+	g.must("key", "set", "plain", "--in-flight", "0")
+	if served := g.crowd(sim, 100, 100); served != 100 {
+		t.Errorf("%d of 100 were served with a key that is not limited", served)
 	}
 }
