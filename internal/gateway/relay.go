@@ -92,6 +92,9 @@ func (x *exchange) conclude(ctx context.Context, w wire.Writer, end ending) erro
 			w.Abort()
 		}
 		return nil
+	case ended && end.sent == nil && !end.readable: // there is no more to know; with a length, the client may have left by now
+		x.entry.Outcome = ledger.OutcomeFinished
+		return nil
 	case errors.Is(context.Cause(ctx), web.ErrStopping):
 		x.entry.Outcome = ledger.OutcomeCut
 		w.Abort()
