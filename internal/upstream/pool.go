@@ -34,6 +34,7 @@ type Pool struct {
 	providers map[string]Provider
 	affinity  *affinity
 	errorTime time.Duration
+	buffers   plainBuffers
 
 	mu      sync.Mutex
 	members map[string]*member    // by upstream name

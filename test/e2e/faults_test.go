@@ -137,10 +137,14 @@ func (s *simulator) setFaults(t testing.TB, credential string, faults ...map[str
 
 // ask sends the cell's request. mark comes back in the books.
 func (c *cell) ask(t *testing.T, g *gateway, mark string) response {
+	length, most := 4, 1024
+	if c.fault.long {
+		length, most = 150_000/len(multibyte)+1, 64_000
+	}
 	body := prompt(script(map[string]any{
-		"text": strings.Repeat(multibyte, 4), "events": 12, "usage": map[string]any{"input_tokens": 17, "output_tokens": 29},
+		"text": strings.Repeat(multibyte, length), "events": 12, "usage": map[string]any{"input_tokens": 17, "output_tokens": 29},
 	}) + strings.Repeat("x", c.fault.padding))
-	body["model"], body["stream"], body["max_tokens"] = c.id, c.stream, 1024
+	body["model"], body["stream"], body["max_tokens"] = c.id, c.stream, most
 	header := g.header()
 	header.Set("X-Client-Request-Id", c.id+"-"+mark)
 	header.Set("Accept-Encoding", "gzip, deflate")
