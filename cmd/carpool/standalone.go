@@ -353,6 +353,7 @@ func settings(cfg *config.Config) policy.Settings {
 			Disabled: !cfg.ClaudeCode.Enabled, Require: cfg.ClaudeCode.RequireClient,
 			MinVersion: cfg.ClaudeCode.MinVersion, SupportedVersions: cfg.ClaudeCode.SupportedVersions,
 		},
+		DefaultLimits: policy.LimitsSpec(cfg.ClaudeCode.DefaultLimits),
 		Formula: policy.Formula{
 			Input: f.Input.Thousandths(), Output: f.Output.Thousandths(),
 			CacheRead: f.CacheRead.Thousandths(), CacheWrite: f.CacheWrite.Thousandths(),

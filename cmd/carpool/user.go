@@ -203,7 +203,7 @@ func newUserSetCommand(a *app) *cobra.Command {
 		Example: "  carpool user set alice --daily 5M\n  carpool user set alice --daily default --no-team",
 		Args:    arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			limits, err := f.limits.patch(cmd)
+			limits, err := f.limits.patch()
 			if err != nil {
 				return err
 			}

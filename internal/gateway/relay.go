@@ -28,7 +28,7 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 	stream := anthropic.IsStream(kind)
 	body, err := io.Reader(r.Body), error(nil)
 	if k.committed() { // without a content encoding, which was not known then
-		if body, err = decoder(encoding, r.Body); err != nil {
+		if body, err = upstream.Decoder(encoding, r.Body); err != nil {
 			return fmt.Errorf("upstream %q: cannot decode %s: %w", x.entry.Upstream, shorten(encoding), err)
 		}
 		encoding = ""

@@ -65,7 +65,7 @@ type AliasSpec struct {
 	Model string `json:"model" yaml:"model" doc:"The model id it stands for" example:"claude-haiku-4-5"`
 }
 
-// UserSpec describes a user. Quota and Limits that are absent take the configured defaults.
+// UserSpec describes a user. Of the quota, what is absent takes the configured default.
 type UserSpec struct {
 	Name     string      `json:"name" yaml:"name" doc:"Unique name" example:"alice"`
 	Team     string      `json:"team,omitempty" yaml:"team,omitempty" doc:"Team; made when it does not exist"`
@@ -82,13 +82,13 @@ type QuotaSpec struct {
 
 // KeySpec describes a developer's API key.
 type KeySpec struct {
-	Name      string      `json:"name" yaml:"name" doc:"Unique name" example:"alice-laptop"`
-	User      string      `json:"user" yaml:"user" doc:"Owner"`
-	Key       string      `json:"key,omitempty" yaml:"key,omitempty" doc:"A given key of 20 or more characters; generated when absent"`
-	Disabled  bool        `json:"disabled,omitempty" yaml:"disabled,omitempty" doc:"The key is refused"`
-	ExpiresAt *time.Time  `json:"expiresAt,omitempty" yaml:"expiresAt,omitempty" doc:"The key is refused from this time on"`
-	Limits    *LimitsSpec `json:"limits,omitempty" yaml:"limits,omitempty" doc:"Rates of this key, besides those of its user and team"`
-	Scope     *ScopeSpec  `json:"scope,omitempty" yaml:"scope,omitempty" doc:"What the key may be used for"`
+	Name      string         `json:"name" yaml:"name" doc:"Unique name" example:"alice-laptop"`
+	User      string         `json:"user" yaml:"user" doc:"Owner"`
+	Key       string         `json:"key,omitempty" yaml:"key,omitempty" doc:"A given key of 20 or more characters; generated when absent"`
+	Disabled  bool           `json:"disabled,omitempty" yaml:"disabled,omitempty" doc:"The key is refused"`
+	ExpiresAt *time.Time     `json:"expiresAt,omitempty" yaml:"expiresAt,omitempty" doc:"The key is refused from this time on"`
+	Limits    *KeyLimitsSpec `json:"limits,omitempty" yaml:"limits,omitempty" doc:"Rates of this key, besides those of its user and team"`
+	Scope     *ScopeSpec     `json:"scope,omitempty" yaml:"scope,omitempty" doc:"What the key may be used for"`
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$`)
@@ -210,7 +210,7 @@ func (k KeySpec) Validate() error {
 	if k.User == "" {
 		return fmt.Errorf("key %q: user is required", k.Name)
 	}
-	if err := k.Limits.check("key", k.Name); err != nil {
+	if err := k.Limits.check(k.Name); err != nil {
 		return err
 	}
 	if err := k.Scope.check(); err != nil {

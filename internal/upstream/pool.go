@@ -34,6 +34,7 @@ type Pool struct {
 	providers map[string]Provider
 	affinity  *affinity
 	errorTime time.Duration
+	buffers   plainBuffers
 
 	mu      sync.Mutex
 	members map[string]*member    // by upstream name
@@ -129,18 +130,13 @@ func (p *Pool) Do(ctx context.Context, target policy.Target, x *Exchange) (Resul
 		bound: p.affinity.lookup(target.Route, x.Session, p.now()), aside: x.Path != messagesPath,
 	}
 	s.candidates = p.order(target.Upstreams, x.Model, s.bound)
-	for pass := eager; pass <= desperate; pass++ {
-		for i := range s.candidates {
-			done, err := s.try(ctx, &s.candidates[i], pass)
-			if err != nil {
-				return s.result, err
-			}
-			if done {
-				s.note()
-				return s.result, nil
-			}
-		}
+	switch done, err := s.run(ctx); {
+	case err != nil:
+		return s.result, err
+	case done:
+		s.note()
+	default:
+		s.result.Failure = s.giveUp()
 	}
-	s.result.Failure = s.giveUp()
 	return s.result, nil
 }
