@@ -179,6 +179,9 @@ func (c *conn) readHead(f *fate) (head answerHead, buffer *[]byte, rest []byte, 
 	for {
 		end := headEnd(got, looked)
 		if end < 0 {
+			if !mayBeAnswer(got) {
+				return head, buffer, nil, errNotHTTP
+			}
 			looked = len(got)
 			if got, err = c.readMore(buffer, got, mostHead-skipped, f); err != nil {
 				return head, buffer, nil, err
@@ -209,11 +212,7 @@ func (c *conn) readMore(buffer *[]byte, got []byte, most int, f *fate) ([]byte, 
 	n, err := c.Read(got[len(got):min(cap(got), most)])
 	if n > 0 {
 		f.answered = true
-		got = got[:len(got)+n]
-		if !mayBeAnswer(got) {
-			return got, errors.New("the answer is not HTTP")
-		}
-		return got, nil
+		return got[:len(got)+n], nil
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -25,6 +25,8 @@ func (h *answerHead) hasBody(method string) bool {
 	return method != "HEAD" && h.status != 204 && h.status != 304 && h.length != 0
 }
 
+var errNotHTTP = errors.New("the answer is not HTTP") //nolint:gochecknoglobals // a constant
+
 // mayBeAnswer reports whether bytes are the beginning of an answer as far as they go.
 func mayBeAnswer(b []byte) bool {
 	const start = "HTTP/"
@@ -88,7 +90,7 @@ func (h *answerHead) parseStatus(line string) (old bool, err error) {
 	code, _, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
 	const form = "HTTP/1.1"
 	if !ok || len(version) != len(form) || version[:5] != form[:5] || !isDigits(version[5:6]) || version[6] != '.' || !isDigits(version[7:]) {
-		return false, errors.New("the answer is not HTTP")
+		return false, errNotHTTP
 	}
 	if len(code) != 3 || !isDigits(code) {
 		return false, errors.New("the answer has no status")
