@@ -25,7 +25,7 @@ build: ## Build the static binary bin/carpool
 demo: ## Start a complete Carpool with a simulated API on 127.0.0.1:8080
 	$(GO) run ./cmd/carpool demo
 
-check: fmt vet lint ## Formatting, vet, all linters, static build, unit tests with -race, short fuzzing
+check: test-deps fmt vet lint ## Formatting, vet, all linters, static build, unit tests with -race, short fuzzing
 	CGO_ENABLED=0 $(GO) build -trimpath -o /dev/null ./cmd/carpool
 	@scripts/test unit
 	@scripts/fuzz 5s
@@ -49,7 +49,7 @@ test: test-deps fmt vet ## Everything: installs what tests need, then unit tests
 test-deps: ## Install what the tests need; does nothing when it is there
 	@scripts/test-deps
 
-test-unit: ## Only the unit tests, with -race; PKG=./internal/gateway/... narrows it
+test-unit: test-deps ## Only the unit tests, with -race; PKG=./internal/gateway/... narrows it
 	@scripts/test unit $(PKG)
 
 test-e2e: test-deps ## Only the end-to-end tests; RUN=TestName narrows it
