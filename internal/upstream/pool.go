@@ -44,7 +44,7 @@ type Pool struct {
 
 // member is what the pool knows of an upstream. A new one begins when its address or credential changes.
 type member struct {
-	identity string
+	identity identity
 	health   health
 }
 
@@ -104,7 +104,7 @@ func (p *Pool) health(u *policy.Upstream) *health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := p.members[u.Name]
-	if id := identity(u); m == nil || m.identity != id {
+	if id := identityOf(u); m == nil || m.identity != id {
 		m = &member{identity: id}
 		p.members[u.Name] = m
 	}
