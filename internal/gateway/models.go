@@ -175,6 +175,7 @@ func writeJSON(w wire.Writer, r *web.Request, v any) error {
 	if err != nil {
 		return anthropic.ErrInternal(err)
 	}
+	body = append(body, '\n') // people look at it in a terminal
 	head := wire.Head{
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "Request-Id", Value: r.ID},

@@ -103,3 +103,19 @@ func TestModelsComeInPages(t *testing.T) {
 		t.Errorf("page by page: %s", all)
 	}
 }
+
+// What people ask for with curl ends its line, and is exactly as long as it says.
+func TestOwnAnswersEndTheirLine(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"data":[{"type":"model","id":"m"}]}`)
+	}, nil)
+	for _, path := range []string{"/v1/user", "/v1/usage", "/v1/models", "/v1/models/m"} {
+		got := r.do(r.request("GET", path, ""))
+		if got.status != 200 || strings.Count(got.body, "\n") != 1 || !strings.HasSuffix(got.body, "}\n") || got.header.Get("Content-Length") != fmt.Sprint(len(got.body)) {
+			t.Errorf("%s: %d, length %s, %q", path, got.status, got.header.Get("Content-Length"), got.body)
+		}
+		if head := r.do(r.request("HEAD", path, "")); head.body != "" || head.header.Get("Content-Length") != got.header.Get("Content-Length") {
+			t.Errorf("HEAD %s: length %s, %q", path, head.header.Get("Content-Length"), head.body)
+		}
+	}
+}
