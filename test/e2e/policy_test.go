@@ -173,3 +173,40 @@ func TestDefaultLimitOfKeys(t *testing.T) {
 		t.Errorf("%d of 100 were served with a key that is not limited", served)
 	}
 }
+
+// TestARemovedUserLeavesNoQuotaBehind: a new user of the same name begins afresh, and the books keep what the old one used.
+func TestARemovedUserLeavesNoQuotaBehind(t *testing.T) {
+	t.Parallel()
+	sim := startSim(t)
+	g := startServe(t, sim.url, -1)
+	add := func() {
+		t.Helper()
+		var key struct{ Key string }
+		g.must("user", "add", "bob", "--daily", "1000")
+		g.decode(&key, "key", "add", "bob-laptop", "--user", "bob")
+		g.key = key.Key
+	}
+	use := func() response {
+		return g.messages(prompt(script(map[string]any{"text": "x", "usage": map[string]any{"input_tokens": 500, "output_tokens": 500}})))
+	}
+	add()
+	if r := use(); r.status != http.StatusOK {
+		t.Fatalf("status %d\n%s", r.status, r.body)
+	}
+	if r := use(); r.status != http.StatusTooManyRequests {
+		t.Fatalf("the quota is spent: status %d\n%s", r.status, r.body)
+	}
+	if r := g.run("user", "remove", "bob", "--yes"); r.code != 0 || !strings.Contains(r.stderr, "stays in the books under this name") {
+		t.Errorf("exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	add()
+	if used := g.account().Quota.Daily.Used; used != 0 {
+		t.Errorf("a new user begins with %d tokens used", used)
+	}
+	if r := use(); r.status != http.StatusOK {
+		t.Errorf("a new user: status %d\n%s", r.status, r.body)
+	}
+	if total := g.books("--user", "bob").Totals; total.Requests != 2 || total.QuotaTokens != 2000 {
+		t.Errorf("the books: %+v", total)
+	}
+}
