@@ -15,8 +15,8 @@ import (
 	"carpool/internal/wire"
 )
 
-// A stream spends most of its life waiting for the next event of some hundred bytes, and there are thousands of them; a
-// plain answer is read as fast as it comes, and is gone.
+// A stream spends most of its life waiting for the next event of some hundred bytes, and there are thousands of them. What
+// comes as fast as it is read, a plain answer or a stream at full speed, is taken in larger pieces.
 const (
 	streamBuffer = 4 << 10
 	plainBuffer  = 32 << 10
@@ -34,17 +34,16 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 		encoding = ""
 	}
 	tap := newTap(kind, encoding)
-	buffers, may := &g.plainBuffers, (func() bool)(nil)
+	may := (func() bool)(nil)
 	head := x.withRequestID(upstream.ResponseHead(r.Head))
 	if stream {
-		buffers = &g.streamBuffers
 		g.metrics.streams.Inc()
 		defer g.metrics.streams.Dec()
 		head.Set("X-Accel-Buffering", "no")
 		may = tap.Between
 	}
-	buffer := buffers.get()
-	defer buffers.put(buffer)
+	buffer := g.lendBuffer(stream)
+	defer func() { buffer.back() }()
 
 	x.entry.Status = r.Status
 	sendErr := k.begin(r.Status, head, may)
@@ -62,8 +61,12 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 	}
 	for sendErr == nil && err == nil {
 		var n int
-		if n, err = body.Read(buffer); n > 0 {
-			sendErr = k.send(buffer[:n], see, stream && err == nil) // the end goes out with what follows it
+		if n, err = body.Read(buffer.bytes); n > 0 {
+			sendErr = k.send(buffer.bytes[:n], see, stream && err == nil) // the end goes out with what follows it
+		}
+		if fast := n > streamBuffer/2; stream && fast == buffer.slow {
+			buffer.back()
+			buffer = g.lendBuffer(!fast)
 		}
 	}
 	if sendErr == nil && !tap.Ended() {
@@ -152,6 +155,23 @@ func withLength(head wire.Head, n int) wire.Head {
 	head.Set("Content-Length", strconv.Itoa(n))
 	return head
 }
+
+// relayBuffer is lent for reading an answer: a small one while it is slow.
+type relayBuffer struct {
+	bytes []byte
+	slow  bool
+	from  *bufferPool
+}
+
+func (g *Gateway) lendBuffer(slow bool) relayBuffer {
+	from := &g.plainBuffers
+	if slow {
+		from = &g.streamBuffers
+	}
+	return relayBuffer{from.get(), slow, from}
+}
+
+func (b relayBuffer) back() { b.from.put(b.bytes) }
 
 // bufferPool lends buffers of one size.
 type bufferPool struct {
