@@ -127,7 +127,7 @@ func (c *chunks) trailer(b byte) error {
 	case empty && b == '\r':
 		c.state = chunkLast
 	case empty && b == '\n':
-		c.state = chunkEnd
+		return errChunks
 	case b == '\n':
 		c.state = chunkTrailer
 	default:
