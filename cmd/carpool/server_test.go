@@ -137,6 +137,8 @@ func (n *testNode) answer(command fleet.Command) any {
 		n.used = nil
 	case fleet.CommandKeyActivity:
 		return map[string]time.Time{}
+	case fleet.CommandUpstreamHealth:
+		return fleet.UpstreamHealth{"proxy": {{Cause: "rate", Seconds: 12}, {Cause: "overloaded", Model: "claude-opus-4-1", Seconds: 5}}}
 	case fleet.CommandFlush:
 	}
 	return nil

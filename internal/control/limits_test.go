@@ -210,6 +210,42 @@ func TestApplyLimitsAndScopes(t *testing.T) {
 	}
 }
 
+// How an upstream is is what the nodes say; the worst of several counts, and nobody knows when none says anything.
+func TestUpstreamsHealth(t *testing.T) {
+	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		for _, name := range []string{"main", "off", "spare"} {
+			must[control.Upstream](t)(c.CreateUpstream(ctx, policy.UpstreamSpec{Name: name, APIKey: credential, Disabled: name == "off"}))
+		}
+		other := p.startNode(t, "n2")
+		says := func(n *standIn, health fleet.UpstreamHealth, fails string) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.health, n.fails = health, fails
+		}
+		check := func(main, spare string, cooling ...fleet.Cooling) {
+			t.Helper()
+			list := must[[]control.Upstream](t)(c.Upstreams(ctx))
+			if list[0].Health != main || list[1].Health != "" || list[2].Health != spare || !slices.Equal(list[0].Cooling, cooling) {
+				t.Errorf("%+v", list)
+			}
+			if one := must[control.Upstream](t)(c.Upstream(ctx, "main")); one.Health != main || !slices.Equal(one.Cooling, cooling) {
+				t.Errorf("%+v", one)
+			}
+		}
+		check(control.HealthReady, control.HealthReady)
+		rate, overloaded := fleet.Cooling{Cause: "rate", Seconds: 12}, fleet.Cooling{Cause: "overloaded", Model: "m", Seconds: 5}
+		says(n, fleet.UpstreamHealth{"main": {rate}, "gone": {rate}}, "")
+		check(control.HealthCooling, control.HealthReady, rate)
+		says(other, fleet.UpstreamHealth{"main": {{Cause: "rate", Seconds: 40}, overloaded}}, "")
+		check(control.HealthCooling, control.HealthReady, fleet.Cooling{Cause: "rate", Seconds: 40}, overloaded)
+		says(other, nil, "this node does not know the command")
+		check(control.HealthCooling, control.HealthReady, rate)
+		says(n, nil, "nor does this one")
+		check("", "")
+	})
+}
+
 func TestUpstreamsMaxInFlight(t *testing.T) {
 	everyway(t, func(t *testing.T, _ *plant, n *standIn, c *control.Client) {
 		ctx := t.Context()

@@ -161,7 +161,15 @@ type Upstream struct {
 	Models      map[string]string `json:"models,omitempty" doc:"Model ids that this upstream knows by another name: asked id to sent id"`
 	CreatedAt   time.Time         `json:"createdAt"`
 	UpdatedAt   time.Time         `json:"updatedAt"`
+	Health      string            `json:"health,omitempty" enum:"ready,cooling" doc:"Whether the connected nodes ask it as usual; absent when none said, and of one that is disabled"`
+	Cooling     []fleet.Cooling   `json:"cooling,omitempty" doc:"Why it, or a model of it, is left alone, and for how many seconds still"`
 }
+
+// How an upstream is.
+const (
+	HealthReady   = "ready"
+	HealthCooling = "cooling"
+)
 
 // UpstreamPatch changes an upstream; what is absent stays.
 type UpstreamPatch struct {

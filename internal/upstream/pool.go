@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,17 +70,19 @@ func (p *Pool) Bind(route, session, upstream string, at time.Time) {
 	p.affinity.bind(route, session, upstream, at)
 }
 
-// Retain forgets what is known of upstreams other than these; those that are disabled are forgotten, too, and begin afresh when
-// they are enabled again. It is to be called with all upstreams of a policy that comes into force.
+// Retain forgets what is known of upstreams other than these; those that are disabled or have become other ones are forgotten, too,
+// and begin afresh. It is to be called with all upstreams of a policy that comes into force.
 func (p *Pool) Retain(upstreams []*policy.Upstream) {
-	keep := make(map[string]bool, len(upstreams))
+	keep := make(map[string]string, len(upstreams))
 	for _, u := range upstreams {
-		keep[u.Name] = !u.Disabled
+		if !u.Disabled {
+			keep[u.Name] = identity(u)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.members, func(name string, _ *member) bool { return !keep[name] })
-	maps.DeleteFunc(p.models, func(name string, _ *modelList) bool { return !keep[name] })
+	maps.DeleteFunc(p.members, func(name string, m *member) bool { return keep[name] != m.identity })
+	maps.DeleteFunc(p.models, func(name string, list *modelList) bool { return keep[name] != list.identity })
 }
 
 // Broke tells the pool that an upstream cut an answer which it had begun. It counts as a failure of the upstream, and the session
@@ -90,6 +93,21 @@ func (p *Pool) Broke(route, session string, u *policy.Upstream, model string) {
 	if p.health(u).broke(model, o, p.now(), p.spread()) {
 		p.logCooling(u.Name, model, o)
 	}
+}
+
+// Cooling lists why upstreams, or models of them, are left alone at this moment, in the order of upstreams' names.
+func (p *Pool) Cooling() []Cooling {
+	p.mu.Lock()
+	members := maps.Clone(p.members)
+	p.mu.Unlock()
+	var all []Cooling
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		for _, c := range members[name].health.cooling(p.now()) {
+			c.Upstream = name
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // spread is what varies the length of cooldowns, from 0 to 1, so that nodes do not come back all at once.

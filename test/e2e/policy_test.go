@@ -210,3 +210,40 @@ func TestARemovedUserLeavesNoQuotaBehind(t *testing.T) {
 		t.Errorf("the books: %+v", total)
 	}
 }
+
+// TestUpstreamsHealthIsShown: the operator sees which upstream is left alone, why and for how long, and when it is not any more.
+func TestUpstreamsHealthIsShown(t *testing.T) {
+	t.Parallel()
+	sim := startSim(t)
+	g := startServe(t, sim.url, -1)
+	type shown struct {
+		Health  string
+		Cooling []struct {
+			Cause, Model string
+			Seconds      int
+		}
+	}
+	look := func() (u shown) {
+		t.Helper()
+		g.decode(&u, "upstream", "show", "main")
+		return u
+	}
+	if u := look(); u.Health != "ready" || len(u.Cooling) != 0 {
+		t.Errorf("at first: %+v", u)
+	}
+	if r := g.messages(prompt(script(map[string]any{"status": 429, "headers": map[string]string{"retry-after": "250"}}))); r.status != http.StatusTooManyRequests {
+		t.Fatalf("status %d\n%s", r.status, r.body)
+	}
+	u := look()
+	if u.Health != "cooling" || len(u.Cooling) != 1 || u.Cooling[0].Cause != "rate" || u.Cooling[0].Model != "claude-sonnet-4-5" || u.Cooling[0].Seconds < 150 || u.Cooling[0].Seconds > 250 {
+		t.Errorf("after a 429: %+v", u)
+	}
+	if list := g.must("upstream", "list"); !strings.Contains(list, "cooling: rate 2") || !strings.Contains(list, "s (claude-sonnet-4-5)") {
+		t.Errorf("the list:\n%s", list)
+	}
+	g.must("upstream", "disable", "main")
+	g.must("upstream", "enable", "main")
+	if u := look(); u.Health != "ready" {
+		t.Errorf("after a fresh start: %+v", u)
+	}
+}
