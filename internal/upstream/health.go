@@ -356,6 +356,6 @@ func (h *health) org() string {
 }
 
 // identity is what makes an upstream another one: what was learnt of it is void when it changes.
-func identityOf(u *policy.Upstream) identity { return identity{u.BaseURL, u.Credential.Reveal()} }
-
 type identity struct{ baseURL, credential string }
+
+func identityOf(u *policy.Upstream) identity { return identity{u.BaseURL, u.Credential.Reveal()} }

@@ -73,10 +73,10 @@ func (p *Pool) Bind(route, session, upstream string, at time.Time) {
 // Retain forgets what is known of upstreams other than these; those that are disabled or have become other ones are forgotten, too,
 // and begin afresh. It is to be called with all upstreams of a policy that comes into force.
 func (p *Pool) Retain(upstreams []*policy.Upstream) {
-	keep := make(map[string]string, len(upstreams))
+	keep := make(map[string]identity, len(upstreams))
 	for _, u := range upstreams {
 		if !u.Disabled {
-			keep[u.Name] = identity(u)
+			keep[u.Name] = identityOf(u)
 		}
 	}
 	p.mu.Lock()

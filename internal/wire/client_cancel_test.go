@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +98,8 @@ func TestCancelInEveryPhase(t *testing.T) {
 				}()
 			}
 			out := post(t, base, phase.body)
+			var letGo atomic.Bool
+			out.Body = wire.NewBody(phase.body, func() { letGo.Store(true) })
 			client := newClient(t)
 			answer, sent, err := client.Do(ctx, out)
 			out.Body.Release()
@@ -110,7 +113,7 @@ func TestCancelInEveryPhase(t *testing.T) {
 			if !errors.Is(err, because) || sent != phase.sent {
 				t.Errorf("sent %v, %v", sent, err)
 			}
-			eventually(t, "the body is let go", func() bool { return out.Body.Bytes() == nil })
+			eventually(t, "the body is let go", letGo.Load)
 			if gone != nil {
 				gone <- struct{}{}
 				<-gone // the client has closed the connection
