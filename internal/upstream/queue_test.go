@@ -81,10 +81,7 @@ func TestAPlaceIsTakenWhereverItIsFirst(t *testing.T) {
 			}
 		}
 		begun := time.Now()
-		go func() {
-			time.Sleep(time.Second)
-			b.leave(1)
-		}()
+		time.AfterFunc(time.Second, func() { b.leave(1) })
 		if i, ok := enter(); !ok || i != 1 || time.Since(begun) != time.Second {
 			t.Errorf("entrance %d, %v after %s", i, ok, time.Since(begun))
 		}
@@ -123,10 +120,7 @@ func TestOneLineIsFull(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		go func() {
-			time.Sleep(time.Second)
-			b.leave(1)
-		}()
+		time.AfterFunc(time.Second, func() { b.leave(1) })
 		if i, ok := enterFirst(t.Context(), "late", queueWait, entrance{&a, 1}, entrance{&b, 1}); !ok || i != 1 {
 			t.Errorf("entrance %d, %v", i, ok)
 		}

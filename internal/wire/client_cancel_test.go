@@ -8,8 +8,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -188,14 +188,14 @@ func TestTimeouts(t *testing.T) {
 	t.Run("not while the request is being sent, nor while the answer streams", func(t *testing.T) {
 		t.Parallel()
 		base := listen(t, func(c *net.TCPConn, in *bufio.Reader) {
-			time.Sleep(5 * soon) // longer than the client would wait for a head
+			<-time.After(5 * soon) // longer than the client would wait for a head
 			req, err := http.ReadRequest(in)
 			if err != nil {
 				return
 			}
 			_, _ = io.Copy(io.Discard, req.Body)
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-			time.Sleep(20 * soon)
+			<-time.After(20 * soon)
 			_, _ = io.WriteString(c, "k")
 		})
 		client := wire.NewClient(wire.ClientOptions{HeaderTimeout: 10 * soon})
