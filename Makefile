@@ -10,9 +10,10 @@ LDFLAGS         = -s -w
 FUZZTIME       ?= 10s
 BENCH          ?= .
 BENCHCOUNT     ?= 10
+BENCHFLAGS     ?=
 
 .DEFAULT_GOAL  := help
-.PHONY: help build demo check fmt lint fix vet test test-deps test-unit test-e2e fuzz bench bench-compare tools clean
+.PHONY: help build demo check fmt lint fix vet test test-deps test-unit test-e2e fuzz bench bench-go bench-compare tools clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,7 +25,7 @@ build: ## Build the static binary bin/carpool
 demo: ## Start a complete Carpool with a simulated API on 127.0.0.1:8080
 	$(GO) run ./cmd/carpool demo
 
-check: fmt vet lint ## Formatting, vet, all linters, static build, unit tests with -race, short fuzzing
+check: test-deps fmt vet lint ## Formatting, vet, all linters, static build, unit tests with -race, short fuzzing
 	CGO_ENABLED=0 $(GO) build -trimpath -o /dev/null ./cmd/carpool
 	@scripts/test unit
 	@scripts/fuzz 5s
@@ -48,7 +49,7 @@ test: test-deps fmt vet ## Everything: installs what tests need, then unit tests
 test-deps: ## Install what the tests need; does nothing when it is there
 	@scripts/test-deps
 
-test-unit: ## Only the unit tests, with -race; PKG=./internal/gateway/... narrows it
+test-unit: test-deps ## Only the unit tests, with -race; PKG=./internal/gateway/... narrows it
 	@scripts/test unit $(PKG)
 
 test-e2e: test-deps ## Only the end-to-end tests; RUN=TestName narrows it
@@ -57,16 +58,20 @@ test-e2e: test-deps ## Only the end-to-end tests; RUN=TestName narrows it
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	@scripts/fuzz $(FUZZTIME)
 
-bench: ## Run the benchmarks (BENCH=regexp, BENCHCOUNT=10) and write bench.out
+bench: ## Measure Carpool beside other proxies, about 13 minutes; BENCHFLAGS='-rounds 1 -scenarios S1' narrows it, -h lists all
+	@scripts/bench-deps
+	PATH="$$PATH:/usr/sbin" $(GO) run ./test/bench -out bench.jsonl $(BENCHFLAGS)
+
+bench-go: ## Run the Go benchmarks (BENCH=regexp, BENCHCOUNT=10) and write bench.out
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./internal/... | tee bench.out
 
-bench-compare: $(TOOLS)/benchstat-$(BENCHSTAT) ## Compare OLD=file with NEW=bench.out
+bench-compare: $(TOOLS)/benchstat-$(BENCHSTAT) ## Compare Go benchmarks, OLD=file with NEW=bench.out
 	$< $(OLD) $(or $(NEW),bench.out)
 
 tools: $(TOOLS)/gofumpt-$(GOFUMPT) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) $(TOOLS)/benchstat-$(BENCHSTAT) ## Install the pinned tools into .tools
 
 clean: ## Remove what was built; keeps .tools and .cache
-	rm -rf bin bench.out
+	rm -rf bin bench.out bench.jsonl
 
 # Each tool is installed once per version under a name that holds the version.
 $(TOOLS)/gofumpt-$(GOFUMPT):

@@ -4,11 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"carpool/internal/config"
+	"carpool/internal/policy"
 )
 
 func newConfigCommand(a *app) *cobra.Command {
@@ -56,7 +60,8 @@ func newConfigCheckCommand(a *app) *cobra.Command {
 		Use:   "check [FILE]",
 		Short: "Check a configuration and say what was understood",
 		Long: `Check a configuration (the file, the CARPOOL_… variables and the defaults together) and say what was understood.
-The folders and files that it names need not exist here; --files checks them too.`,
+The folders and files that it names need not exist here; --files checks them too. The file of resources is
+checked where it exists, without asking a server: what it refers to and does not declare is a warning.`,
 		Example: "  carpool config check carpool.yaml\n  carpool config check --config /etc/carpool/carpool.yaml --files",
 		Args:    arguments("[FILE]"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -66,18 +71,57 @@ The folders and files that it names need not exist here; --files checks them too
 			}
 			options.CheckFiles = files
 			cfg, err := config.Load(options)
-			if err == nil && files && cfg.Resources != "" {
-				_, err = a.readResources([]string{cfg.Resources})
-			}
 			if err != nil {
 				return a.configWrong(options.File, err)
 			}
-			result := checked{true, cfg.File(), orEmpty(cfg.Warnings()), []problem{}}
-			return a.show(result, cfg.Summary)
+			warnings, err := a.checkResources(cfg.Resources, files)
+			if err != nil {
+				return a.configWrong(options.File, config.Problems{{Source: cfg.File(), Key: "resources", Message: err.Error()}})
+			}
+			result := checked{true, cfg.File(), orEmpty(append(cfg.Warnings(), warnings...)), []problem{}}
+			return a.show(result, func() string {
+				var text strings.Builder
+				text.WriteString(cfg.Summary())
+				for _, w := range warnings {
+					text.WriteString("warning: " + w + "\n")
+				}
+				return text.String()
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&files, "files", false, "also check the certificates, secrets and resources that it names")
 	return cmd
+}
+
+// checkResources checks a file of resources as far as that is possible without a server. Unless its files are meant, too, neither it
+// nor the credentials that it names need to be here.
+func (a *app) checkResources(path string, files bool) (warnings []string, err error) {
+	if path == "" {
+		return nil, nil
+	}
+	var resources policy.Resources
+	switch _, missing := os.Stat(path); {
+	case files:
+		resources, err = a.readResources([]string{path})
+	case errors.Is(missing, fs.ErrNotExist):
+		return []string{"resources: " + path + " does not exist here and was not checked"}, nil
+	default:
+		var data []byte
+		if data, err = a.readInput(path); err == nil {
+			resources, err = parseResources(path, data)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range resources.Undeclared() {
+		text := fmt.Sprintf("resources: %s %q names the %s %q, which %s does not declare: the server must have it already", ref.Of, ref.OfName, ref.Kind, ref.Name, path)
+		if best := nearest(ref.Name, ref.Declared); best != "" {
+			text += fmt.Sprintf("; did you mean %q?", best)
+		}
+		warnings = append(warnings, text)
+	}
+	return warnings, nil
 }
 
 // configWrong reports what is wrong with a configuration, as JSON when that was asked for.

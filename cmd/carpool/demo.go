@@ -64,6 +64,7 @@ func (a *app) demo(ctx context.Context, address string) (err error) {
 	cfg, err := a.loadServerConfig(address,
 		config.Override{Key: "metrics.listen", Value: "main", Source: "demo"},
 		config.Override{Key: "server.drainTimeout", Value: "2s", Source: "demo"},
+		config.Override{Key: "claudeCode.requireClient", Value: "off", Source: "demo"}, // whatever somebody tries it with
 		config.Override{Key: "log.format", Value: "text", Source: "demo"})
 	if err != nil {
 		return err

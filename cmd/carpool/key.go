@@ -30,7 +30,7 @@ when it is made. Commands take a key's name or its public id.`,
 func newKeyAddCommand(a *app) *cobra.Command {
 	var user, expires string
 	var given bool
-	var limits limitFlags
+	limits := limitFlags{defaults: true}
 	var scope scopeFlags
 	cmd := &cobra.Command{
 		Use:   "add NAME --user USER",
@@ -50,7 +50,7 @@ is explained on standard error. It is not shown again.`,
 			if spec.Scope, err = scope.spec(); err != nil {
 				return err
 			}
-			if spec.Limits, err = limits.spec(); err != nil {
+			if spec.Limits, err = limits.ownSpec(); err != nil {
 				return err
 			}
 			if cmd.Flags().Changed("expires") {
@@ -194,7 +194,7 @@ func (a *app) keyDetails(k control.Key) string {
 	f.add("Added", moment(a.now(), k.CreatedAt))
 	f.add("Last used", at(k.LastUsedAt))
 	f.add("Expires", at(k.ExpiresAt))
-	addLimits(&f, k.Limits)
+	addLimitsInForce(&f, k.Limits, k.OwnLimits)
 	addScope(&f, k.Scope)
 	if k.GraceUntil != nil && k.GraceUntil.After(a.now()) {
 		f.add("Old key works until", moment(a.now(), *k.GraceUntil))
@@ -204,13 +204,14 @@ func (a *app) keyDetails(k control.Key) string {
 
 func newKeySetCommand(a *app) *cobra.Command {
 	var expires string
-	var limits limitFlags
+	limits := limitFlags{defaults: true}
 	var scope scopeFlags
 	cmd := &cobra.Command{
 		Use:   "set KEY",
 		Short: "Change when a key stops working, its limits and what it may be used for",
 		Long: `Change a key. What no flag names stays as it is. --model, --endpoint and --address replace the
-whole list that they are about, and the word all ends the condition.`,
+whole list that they are about, and the word all ends the condition. A limit that is default
+follows the server's claudeCode.defaultLimits.`,
 		Example: `  carpool key set ci --expires 90d
   carpool key set ci --expires never --in-flight 4
   carpool key set ci --model 'claude-haiku-*' --address all`,
@@ -221,7 +222,7 @@ whole list that they are about, and the word all ends the condition.`,
 			if patch.Scope, err = scope.patch(cmd); err != nil {
 				return err
 			}
-			if patch.Limits, err = limits.patch(cmd); err != nil {
+			if patch.Limits, err = limits.ownPatch(); err != nil {
 				return err
 			}
 			if cmd.Flags().Changed("expires") {

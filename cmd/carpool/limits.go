@@ -13,71 +13,104 @@ import (
 
 // limitFlags are the rates that keys, users and teams have in common.
 type limitFlags struct {
-	perMinute int
-	tokens    tokensFlag
-	inFlight  int
+	perMinute, inFlight countFlag
+	tokens              tokensFlag
+	defaults            bool // a key's: default is a value
 }
 
 func (f *limitFlags) register(cmd *cobra.Command) {
+	further := ""
+	if f.defaults {
+		further = ", default is claudeCode.defaultLimits"
+	}
 	flags := cmd.Flags()
-	flags.IntVar(&f.perMinute, "requests-per-minute", 0, "requests a minute, a `NUMBER`; 0 is unlimited")
-	flags.Var(&f.tokens, "tokens-per-minute", "tokens a minute in `TOKENS`: 200000, 40k, 2M; 0 is unlimited")
-	flags.IntVar(&f.inFlight, "in-flight", 0, "requests at the same time, a `NUMBER`; 0 is unlimited")
+	flags.Var(&f.perMinute, "requests-per-minute", "requests a minute, a `NUMBER`; 0 is unlimited"+further)
+	flags.Var(&f.tokens, "tokens-per-minute", "tokens a minute in `TOKENS`: 200000, 40k, 2M; 0 is unlimited"+further)
+	flags.Var(&f.inFlight, "in-flight", "requests at the same time, a `NUMBER`; 0 is unlimited"+further)
 }
 
-// spec checks the flags and returns what they say; nil when they say nothing.
-func (f *limitFlags) spec() (*policy.LimitsSpec, error) {
+// own checks the flags and returns what they say; nil is what no flag says, and default.
+func (f *limitFlags) own() (own policy.KeyLimitsSpec, err error) {
 	for _, flag := range []struct {
-		name  string
-		value int
-	}{{"requests-per-minute", f.perMinute}, {"in-flight", f.inFlight}} {
-		if flag.value < 0 {
-			return nil, usagef("the flag --%s must be 0 or more; 0 is unlimited", flag.name)
+		name, text string
+		isDefault  bool
+		value      *int
+	}{
+		{"requests-per-minute", f.perMinute.text, f.perMinute.set && f.perMinute.value == nil, f.perMinute.value},
+		{"tokens-per-minute", f.tokens.text, f.tokens.set && f.tokens.value == nil, nil},
+		{"in-flight", f.inFlight.text, f.inFlight.set && f.inFlight.value == nil, f.inFlight.value},
+	} {
+		switch {
+		case flag.isDefault && !f.defaults:
+			return own, usagef("the flag --%s does not take %q: there is no default; 0 is unlimited", flag.name, flag.text)
+		case flag.value != nil && *flag.value < 0:
+			return own, usagef("the flag --%s must be 0 or more; 0 is unlimited", flag.name)
 		}
 	}
-	spec := policy.LimitsSpec{RequestsPerMinute: f.perMinute, InFlight: f.inFlight}
-	if f.tokens.set {
-		if f.tokens.value == nil {
-			return nil, usagef("the flag --tokens-per-minute does not take %q: there is no default; 0 is unlimited", f.tokens.text)
-		}
-		spec.TokensPerMinute = max(*f.tokens.value, 0) // unlimited is -1 where 0 means something
+	own.RequestsPerMinute, own.InFlight = f.perMinute.value, f.inFlight.value
+	if f.tokens.value != nil {
+		own.TokensPerMinute = new(max(*f.tokens.value, 0)) // unlimited is -1 where 0 means something
 	}
-	if spec == (policy.LimitsSpec{}) {
-		return nil, nil //nolint:nilnil // nil is no limits
-	}
-	return &spec, nil
+	return own, nil
 }
 
-// patch checks the flags and returns the change that the given ones ask for; nil when none is given.
-func (f *limitFlags) patch(cmd *cobra.Command) (*control.LimitsPatch, error) {
-	spec, err := f.spec()
-	if err != nil {
+// ownSpec returns a key's limits; nil when no flag says anything.
+func (f *limitFlags) ownSpec() (*policy.KeyLimitsSpec, error) {
+	own, err := f.own()
+	if err != nil || own == (policy.KeyLimitsSpec{}) {
 		return nil, err
 	}
-	if spec == nil {
-		spec = &policy.LimitsSpec{}
+	return &own, nil
+}
+
+// ownPatch returns the change of a key's limits that the flags ask for; nil when none is given.
+func (f *limitFlags) ownPatch() (*control.KeyLimitsPatch, error) {
+	own, err := f.own()
+	if err != nil || !f.perMinute.set && !f.tokens.set && !f.inFlight.set {
+		return nil, err
 	}
-	var patch control.LimitsPatch
-	if cmd.Flags().Changed("requests-per-minute") {
-		patch.RequestsPerMinute = &spec.RequestsPerMinute
+	return &control.KeyLimitsPatch{
+		RequestsPerMinute: change(f.perMinute.set, own.RequestsPerMinute),
+		TokensPerMinute:   change(f.tokens.set, own.TokensPerMinute),
+		InFlight:          change(f.inFlight.set, own.InFlight),
+	}, nil
+}
+
+// spec returns the limits of a user or team; nil when no flag says anything.
+func (f *limitFlags) spec() (*policy.LimitsSpec, error) {
+	own, err := f.ownSpec()
+	if err != nil || own == nil {
+		return nil, err
 	}
-	if cmd.Flags().Changed("tokens-per-minute") {
-		patch.TokensPerMinute = &spec.TokensPerMinute
+	return new(own.Or(policy.LimitsSpec{})), nil
+}
+
+// patch returns the change of a user's or team's limits that the flags ask for; nil when none is given.
+func (f *limitFlags) patch() (*control.LimitsPatch, error) {
+	own, err := f.ownSpec()
+	if err != nil || own == nil {
+		return nil, err
 	}
-	if cmd.Flags().Changed("in-flight") {
-		patch.InFlight = &spec.InFlight
-	}
-	if patch == (control.LimitsPatch{}) {
-		return nil, nil //nolint:nilnil // nil is no change
-	}
-	return &patch, nil
+	return &control.LimitsPatch{RequestsPerMinute: own.RequestsPerMinute, TokensPerMinute: own.TokensPerMinute, InFlight: own.InFlight}, nil
 }
 
 // addLimits shows rates among other properties.
 func addLimits(f *fields, l policy.LimitsSpec) {
-	f.add("Requests a minute", limit(int64(l.RequestsPerMinute)))
-	f.add("Tokens a minute", limit(l.TokensPerMinute))
-	f.add("Requests at once", limit(int64(l.InFlight)))
+	addLimitsInForce(f, l, policy.KeyLimitsSpec{RequestsPerMinute: &l.RequestsPerMinute, TokensPerMinute: &l.TokensPerMinute, InFlight: &l.InFlight})
+}
+
+// addLimitsInForce shows a key's rates, and which of them are not its own.
+func addLimitsInForce(f *fields, l policy.LimitsSpec, own policy.KeyLimitsSpec) {
+	show := func(name string, n int64, isOwn bool) {
+		text := limit(n)
+		if !isOwn {
+			text += " (default)"
+		}
+		f.add(name, text)
+	}
+	show("Requests a minute", int64(l.RequestsPerMinute), own.RequestsPerMinute != nil)
+	show("Tokens a minute", l.TokensPerMinute, own.TokensPerMinute != nil)
+	show("Requests at once", int64(l.InFlight), own.InFlight != nil)
 }
 
 func limit(n int64) string {

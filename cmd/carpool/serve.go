@@ -79,6 +79,8 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, reload func() (*con
 	for _, w := range cfg.Warnings() {
 		log.Warn("configuration", slog.String("warning", w))
 	}
+	gogc, _ := a.getenv("GOGC")
+	defer collectPatiently(gogc)()
 	s, err := a.startStandalone(ctx, cfg, log)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func startServer(dir string) (*testServer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c, err := control.Open(ctx, control.Options{
 		StorePath: filepath.Join(dir, "control.db"), MasterKey: master,
-		Settings:       policy.Settings{Organization: "example", TimeZone: "UTC", Formula: policy.DefaultFormula()},
+		Settings:       policy.Settings{Organization: "example", TimeZone: "UTC", Formula: policy.DefaultFormula(), DefaultLimits: policy.LimitsSpec{InFlight: 64}},
 		DefaultQuota:   policy.Quota{Daily: 1_000_000, Monthly: policy.Unlimited},
 		BootstrapToken: policy.NewSecret(testAdminToken),
 		Now:            time.Now, Random: rand.Reader, Log: slog.New(slog.DiscardHandler), Version: "test",
@@ -137,6 +137,8 @@ func (n *testNode) answer(command fleet.Command) any {
 		n.used = nil
 	case fleet.CommandKeyActivity:
 		return map[string]time.Time{}
+	case fleet.CommandUpstreamHealth:
+		return fleet.UpstreamHealth{"proxy": {{Cause: "rate", Seconds: 12}, {Cause: "overloaded", Model: "claude-opus-4-1", Seconds: 5}}}
 	case fleet.CommandFlush:
 	}
 	return nil

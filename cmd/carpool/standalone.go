@@ -183,7 +183,9 @@ func (s *standalone) listenAll(ctx context.Context, a *app, main net.Listener) e
 	if tcp, ok := main.Addr().(*net.TCPAddr); ok {
 		s.port = tcp.Port
 	}
-	options := s.serverOptions("developers", main, mount(mounts, wire.NewHandler(s.front.Serve(s.node.Handle), wire.HandlerOptions{WriteTimeout: cfg.Server.WriteTimeout})))
+	serve := s.front.Serve(s.node.Handle)
+	options := s.serverOptions("developers", main, mount(mounts, wire.NewHandler(serve, wire.HandlerOptions{WriteTimeout: cfg.Server.WriteTimeout})))
+	options.Plain, options.NotPlain = serve, func(path string) bool { return mounted(mounts, path) != nil }
 	options.TLS, options.Drain, options.MaxConnections = s.certificate.config(), drainOf(cfg), s.capacity.connections(cfg.Server)
 	options.SlowClient = counts.SlowClient(options.Name)
 	s.developers = web.NewServer(ctx, options)
@@ -262,14 +264,21 @@ func drainOf(cfg *config.Config) web.Drain {
 // mount sends requests under a path (with a trailing slash) or at it to its handler, and everything else to rest.
 func mount(mounts map[string]http.Handler, rest http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for path, handler := range mounts {
-			if r.URL.Path == path || (strings.HasSuffix(path, "/") && strings.HasPrefix(r.URL.Path, path)) {
-				handler.ServeHTTP(w, r)
-				return
-			}
+		if handler := mounted(mounts, r.URL.Path); handler != nil {
+			handler.ServeHTTP(w, r)
+			return
 		}
 		rest.ServeHTTP(w, r)
 	})
+}
+
+func mounted(mounts map[string]http.Handler, path string) http.Handler {
+	for at, handler := range mounts {
+		if path == at || (strings.HasSuffix(at, "/") && strings.HasPrefix(path, at)) {
+			return handler
+		}
+	}
+	return nil
 }
 
 // Run serves until ctx ends, then drains the developers' server and after it the others, by which the drain can be watched.
@@ -344,6 +353,7 @@ func settings(cfg *config.Config) policy.Settings {
 			Disabled: !cfg.ClaudeCode.Enabled, Require: cfg.ClaudeCode.RequireClient,
 			MinVersion: cfg.ClaudeCode.MinVersion, SupportedVersions: cfg.ClaudeCode.SupportedVersions,
 		},
+		DefaultLimits: policy.LimitsSpec(cfg.ClaudeCode.DefaultLimits),
 		Formula: policy.Formula{
 			Input: f.Input.Thousandths(), Output: f.Output.Thousandths(),
 			CacheRead: f.CacheRead.Thousandths(), CacheWrite: f.CacheWrite.Thousandths(),

@@ -81,7 +81,7 @@ func newTeamSetCommand(a *app) *cobra.Command {
 		Example: "  carpool team set platform --in-flight 64\n  carpool team set platform --tokens-per-minute 0",
 		Args:    arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			limits, err := f.patch(cmd)
+			limits, err := f.patch()
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -185,9 +186,9 @@ func newUpstreamListCommand(a *app) *cobra.Command {
 					return err
 				}
 				return a.show(orEmpty(upstreams), func() string {
-					t := newTable("NAME", "PROVIDER", "BASE URL", "CREDENTIAL", ">PRIORITY", ">WEIGHT", ">IN FLIGHT", "STATUS")
+					t := newTable("NAME", "PROVIDER", "BASE URL", "CREDENTIAL", ">PRIORITY", ">WEIGHT", ">IN FLIGHT", "STATUS", "HEALTH")
 					for _, u := range upstreams {
-						t.row(u.Name, u.Provider, u.BaseURL, u.Credential, number(u.Priority), number(u.Weight), limit(int64(u.MaxInFlight)), status(u.Disabled))
+						t.row(u.Name, u.Provider, u.BaseURL, u.Credential, number(u.Priority), number(u.Weight), limit(int64(u.MaxInFlight)), status(u.Disabled), healthText(u))
 					}
 					return t.orNone("There are no upstreams. Add one with: carpool upstream add NAME --api-key-env ANTHROPIC_API_KEY")
 				})
@@ -214,6 +215,22 @@ func newUpstreamShowCommand(a *app) *cobra.Command {
 	}
 }
 
+// healthText says whether an upstream is asked, or why it or a model of it is not and for how long; "" when nobody knows.
+func healthText(u control.Upstream) string {
+	if u.Health != control.HealthCooling {
+		return u.Health
+	}
+	causes := make([]string, 0, len(u.Cooling))
+	for _, c := range u.Cooling {
+		text := fmt.Sprintf("%s %ds", c.Cause, c.Seconds)
+		if c.Model != "" {
+			text += " (" + c.Model + ")"
+		}
+		causes = append(causes, text)
+	}
+	return u.Health + ": " + strings.Join(causes, ", ")
+}
+
 func (a *app) upstreamDetails(u control.Upstream) string {
 	var f fields
 	f.add("Name", u.Name)
@@ -224,6 +241,9 @@ func (a *app) upstreamDetails(u control.Upstream) string {
 	f.add("Weight", number(u.Weight))
 	f.add("Requests at once", limit(int64(u.MaxInFlight)))
 	f.add("Status", status(u.Disabled))
+	if !u.Disabled {
+		f.add("Health", cmp.Or(healthText(u), "not known"))
+	}
 	f.add("Added", moment(a.now(), u.CreatedAt))
 	f.add("Changed", moment(a.now(), u.UpdatedAt))
 	for _, asked := range slices.Sorted(maps.Keys(u.Models)) {

@@ -203,7 +203,7 @@ func newUserSetCommand(a *app) *cobra.Command {
 		Example: "  carpool user set alice --daily 5M\n  carpool user set alice --daily default --no-team",
 		Args:    arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			limits, err := f.limits.patch(cmd)
+			limits, err := f.limits.patch()
 			if err != nil {
 				return err
 			}
@@ -255,9 +255,10 @@ func newUserSwitchCommand(a *app, verb, short string, disabled bool) *cobra.Comm
 
 func newUserRemoveCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "remove NAME",
-		Short:   "Remove a user and its keys",
-		Long:    "Remove a user and its keys. What the user has used stays in the books.",
+		Use:   "remove NAME",
+		Short: "Remove a user and its keys",
+		Long: `Remove a user and its keys. What the user has used stays in the books, which go by name: a new user
+of this name shows it as its own. Its quota begins with nothing used.`,
 		Example: "  carpool user remove alice\n  carpool user remove alice --yes",
 		Aliases: []string{"rm"},
 		Args:    arguments("NAME"),
@@ -271,6 +272,7 @@ func newUserRemoveCommand(a *app) *cobra.Command {
 			if err := c.DeleteUser(cmd.Context(), args[0]); err != nil {
 				return err
 			}
+			a.note("What %s used stays in the books under this name; the quota of a new user of this name begins with nothing used.", args[0])
 			return a.removed("user", args[0])
 		})
 	}

@@ -34,6 +34,37 @@ func (f *tokensFlag) Set(text string) error {
 	return nil
 }
 
+// countFlag is a number on the command line; `unlimited` is 0, and `default` is what the server's configuration says. It
+// implements pflag.Value.
+type countFlag struct {
+	text  string
+	set   bool
+	value *int // nil: default
+}
+
+func (f *countFlag) String() string { return f.text }
+
+// Type names the value in help texts.
+func (f *countFlag) Type() string { return "NUMBER" }
+
+// Set parses the value.
+func (f *countFlag) Set(text string) error {
+	value := new(int)
+	switch strings.ToLower(text) {
+	case "default":
+		value = nil
+	case "unlimited":
+	default:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return errors.New("it must be a whole number; 0 is unlimited")
+		}
+		*value = n
+	}
+	f.text, f.set, f.value = text, true, value
+	return nil
+}
+
 // maxTokens keeps sums of quotas far from the end of int64.
 const maxTokens = int64(1e15)
 
@@ -168,12 +199,15 @@ func splitPair(text, form string) (left, right string, err error) {
 }
 
 // change is the flag as a field of a patch.
-func (f *tokensFlag) change() control.Change[int64] {
+func (f *tokensFlag) change() control.Change[int64] { return change(f.set, f.value) }
+
+// change is a flag as a field of a patch; nil is the default.
+func change[T any](set bool, value *T) control.Change[T] {
 	switch {
-	case !f.set:
-		return control.Change[int64]{}
-	case f.value == nil:
-		return control.ToDefault[int64]()
+	case !set:
+		return control.Change[T]{}
+	case value == nil:
+		return control.ToDefault[T]()
 	}
-	return control.To(*f.value)
+	return control.To(*value)
 }

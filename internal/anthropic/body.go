@@ -145,15 +145,15 @@ func (r *bodyReader) end(c byte, g *reading) {
 // endValue hands a taken value on.
 func (r *bodyReader) endValue(g *reading) {
 	if r.take == takeValue {
-		m := member{name: string(r.name), value: r.kept, whole: len(r.kept) > 0 && len(r.kept) < maxKept}
+		m := member{name: r.name, value: r.kept, whole: len(r.kept) > 0 && len(r.kept) < maxKept}
 		switch {
 		case r.depth == 1:
 			g.member(m)
-		case m.name == "type":
+		case string(m.name) == "type":
 			r.block.kind = m.text()
-		case m.name == "name":
+		case string(m.name) == "name":
 			r.block.name = m.text()
-		case m.name == "to":
+		case string(m.name) == "to":
 			r.block.to = append([]byte(nil), m.value...)
 		}
 	}

@@ -49,7 +49,7 @@ func countPlain(b []byte) (n int64, stop int) {
 	i := 0
 	for len(b)-i >= 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
-		m := special(x)
+		m := ^(ordinary(x) | x) & highs
 		follow := x &^ (x << 1) & highs // bytes whose top bits are 10 continue a character
 		if m != 0 {
 			at := bits.TrailingZeros64(m) / 8

@@ -152,7 +152,7 @@ type reading struct {
 func (g *reading) event(name kind, data []byte) {
 	var message, usage, delta, block, failure []byte
 	for m := range members(data) {
-		switch m.name {
+		switch string(m.name) {
 		case "type":
 			if m.whole {
 				name = kindOf([]byte(m.text()))
@@ -178,7 +178,7 @@ func (g *reading) event(name kind, data []byte) {
 		g.content(delta)
 	case kindMessageDelta:
 		for m := range members(delta) {
-			if m.name == "stop_reason" && m.text() != "" {
+			if string(m.name) == "stop_reason" && m.text() != "" {
 				g.StopReason = bounded(m.text(), maxWord)
 				g.Complete = true
 			}
@@ -203,7 +203,7 @@ func (g *reading) begin(message []byte) {
 
 // member reads a member of a message, or of an error body.
 func (g *reading) member(m member) {
-	switch m.name {
+	switch string(m.name) {
 	case "id":
 		g.MessageID = bounded(m.text(), maxToolName)
 	case "model":
@@ -226,7 +226,7 @@ func (g *reading) usage(object []byte) {
 
 func (g *reading) failure(object []byte) {
 	for m := range members(object) {
-		switch m.name {
+		switch string(m.name) {
 		case "type":
 			m.word(&g.ErrorType)
 		case "message":
@@ -239,7 +239,7 @@ func (g *reading) failure(object []byte) {
 func (g *reading) contentBlock(block []byte) {
 	var b contentBlock
 	for m := range members(block) {
-		switch m.name {
+		switch string(m.name) {
 		case "type":
 			b.kind = m.text()
 		case "name":
@@ -271,7 +271,7 @@ func (g *reading) block(b contentBlock) {
 		g.tool(b.name)
 	case "fallback":
 		for m := range members(b.to) {
-			if m.name == "model" {
+			if string(m.name) == "model" {
 				g.fallback = bounded(m.text(), maxModel)
 			}
 		}
@@ -300,7 +300,7 @@ func (g *reading) tool(name string) {
 // content counts the characters of the delta of a content_block_delta.
 func (g *reading) content(delta []byte) {
 	for m := range members(delta) {
-		switch m.name {
+		switch string(m.name) {
 		case "text", "thinking", "partial_json":
 			if len(m.value) > 0 && m.value[0] == '"' {
 				n, _ := countString(m.value[1:])

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -13,9 +14,10 @@ import (
 // Bounds of the values that are kept. They are what the API accepts or more; a longer value is refused where policy depends on it and
 // ignored elsewhere.
 const (
-	maxModel  = 256
-	maxUserID = 4096
-	maxWord   = 64
+	maxModel   = 256
+	maxUserID  = 4096
+	maxWord    = 64
+	maxMembers = 256 // of the request body, and of metadata
 )
 
 // Request is what the gateway knows about the body of a Messages or count_tokens request. It refers to the body by offsets only and
@@ -48,7 +50,7 @@ type span struct{ start, end int }
 // lookalike reports whether name is one of the names that mean something to the gateway or its operator, but for letter case: some readers
 // take such a name for the real one and some do not.
 func lookalike(name []byte) bool {
-	if !bytes.ContainsFunc(name, func(r rune) bool { return 'A' <= r && r <= 'Z' || r >= utf8.RuneSelf }) {
+	if !slices.ContainsFunc(name, func(c byte) bool { return 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf }) {
 		return false // already in lower case: it is a known name itself or none
 	}
 	for _, known := range [...]string{
@@ -71,17 +73,17 @@ func lookalike(name []byte) bool {
 //   - text that is not one JSON object in UTF-8: syntax errors, bytes after the object, nesting deeper than 1 000 levels;
 //   - a name that occurs twice at the top level or in metadata, also when one of them is written with escapes;
 //   - a name at the top level or in metadata that differs from a known one in letter case only;
-//   - a wrong type of model, stream, max_tokens, metadata or metadata.user_id. Only model is required.
+//   - a wrong type of model, stream, max_tokens, metadata or metadata.user_id. Only model is required;
+//   - more than 256 names at the top level or in metadata: each is compared with all others. The API knows about thirty.
 //
 // Everything else is the upstream's to judge and passes: unknown members, and twice-used names deeper inside messages or tools, which
 // are forwarded as they are and on which no policy depends. null stands for absent, except for model.
 func Peek(body []byte) (*Request, error) {
-	p := peeker{s: scanner{b: body, dataAt: -1}, req: &Request{Bytes: len(body)}}
-	err := p.object("the request body", p.member)
+	p := peeker{s: scanner{b: body}, req: &Request{Bytes: len(body)}}
+	end, err := p.object(0, "the request body", p.member)
 	if err == nil {
-		p.s.space()
-		if p.s.i < len(body) {
-			err = p.s.unexpected("the end of the body")
+		if end, _ = p.s.next(end); end < len(body) {
+			err = p.s.unexpected(end, "the end of the body")
 		}
 	}
 	if err == nil && p.req.model.end == 0 {
@@ -115,126 +117,108 @@ type part struct {
 }
 
 // object walks over an object and calls member with each name before its value, which member must walk over.
-func (p *peeker) object(what string, member func(name []byte) error) error {
+func (p *peeker) object(i int, what string, member func(name []byte, i int) (end int, err error)) (end int, err error) {
 	s := &p.s
-	s.space()
-	if s.peek() != '{' {
-		return s.unexpected(what + " to be an object")
+	i, c := s.next(i)
+	if c != '{' {
+		return i, s.unexpected(i, what+" to be an object")
 	}
-	s.i++
-	s.space()
-	if s.peek() == '}' {
-		s.i++
-		return nil
+	if i, c = s.next(i + 1); c == '}' {
+		return i + 1, nil
 	}
-	var names nameSet
+	seen := make([][]byte, 0, 16)
 	for {
-		s.space()
-		if s.peek() != '"' {
-			return s.unexpected("a name in double quotes")
-		}
-		start := s.i
-		escaped, err := s.str()
+		end, start, stop, escaped, err := s.name(i)
 		if err != nil {
-			return err
+			return end, err
 		}
-		name := s.b[start+1 : s.i-1]
+		name := s.b[start+1 : stop-1]
 		if escaped {
-			name = []byte(unquote(s.b[start:s.i], true))
+			name = []byte(unquote(s.b[start:stop], true))
 		}
-		if lookalike(name) {
-			return ErrInvalidRequest(fmt.Sprintf("%s: differs from a known name in letter case only (byte %d); write it in lower case.", display(name), start))
+		switch {
+		case lookalike(name):
+			return i, ErrInvalidRequest(fmt.Sprintf("%s: differs from a known name in letter case only (byte %d); write it in lower case.", display(name), start))
+		case slices.ContainsFunc(seen, func(old []byte) bool { return bytes.Equal(old, name) }):
+			return i, ErrInvalidRequest(fmt.Sprintf("%s: occurs twice in %s (byte %d); send it once.", display(name), what, start))
+		case len(seen) == maxMembers:
+			return i, ErrInvalidRequest(fmt.Sprintf("%s: must have at most %d members (byte %d).", what, maxMembers, start))
 		}
-		if !names.add(name) {
-			return ErrInvalidRequest(fmt.Sprintf("%s: occurs twice in %s (byte %d); send it once.", display(name), what, start))
+		seen = append(seen, name)
+		i, _ = s.next(end)
+		if i, err = member(name, i); err != nil {
+			return i, err
 		}
-		s.space()
-		if s.peek() != ':' {
-			return s.unexpected("':'")
-		}
-		s.i++
-		s.space()
-		if err = member(name); err != nil {
-			return err
-		}
-		s.space()
-		switch s.peek() {
+		switch i, c = s.next(i); c {
 		case ',':
-			s.i++
+			i++
 		case '}':
-			s.i++
-			return nil
+			return i + 1, nil
 		default:
-			return s.unexpected("',' or '}'")
+			return i, s.unexpected(i, "',' or '}'")
 		}
 	}
 }
 
 // member walks over the value of a top-level member and keeps what is of use.
-func (p *peeker) member(name []byte) (err error) {
+func (p *peeker) member(name []byte, i int) (end int, err error) {
 	s, r := &p.s, p.req
 	switch string(name) {
 	case "model":
-		return p.model()
+		return p.model(i)
 	case "stream":
-		return p.stream()
+		return p.stream(i)
 	case "max_tokens":
-		return p.maxTokens()
+		return p.maxTokens(i)
 	case "metadata":
-		if s.peek() == 'n' {
-			return s.literal("null")
+		switch s.at(i) {
+		case 'n':
+			return s.literal(i)
+		case '{':
+			return p.object(i, "metadata", p.metadata)
 		}
-		if s.peek() != '{' {
-			return p.wrongType("metadata", "an object")
-		}
-		return p.object("metadata", p.metadata)
+		return p.wrongType(i, "metadata", "an object")
 	case "speed":
-		r.Speed, err = p.word()
-		return err
+		return p.word(i, &r.Speed)
 	case "service_tier":
-		r.ServiceTier, err = p.word()
-		return err
+		return p.word(i, &r.ServiceTier)
 	case "system":
 		r.HasSystem = true
-		return p.part(&p.system)
+		return p.part(i, &p.system)
 	case "tools":
-		r.HasTools = s.peek() != 'n'
-		list := s.peek() == '['
-		if err = p.part(&p.tools); list {
+		r.HasTools = s.at(i) != 'n'
+		if end, err = p.part(i, &p.tools); s.at(i) == '[' {
 			r.ToolCount = s.items
 		}
-		return err
+		return end, err
 	case "messages":
-		return p.part(&p.messages)
+		return p.part(i, &p.messages)
 	case "cache_control":
-		p.automatic = s.peek() != 'n'
+		p.automatic = s.at(i) != 'n'
 	}
-	return s.value()
+	return s.value(i)
 }
 
 // metadata walks over the value of a member of metadata.
-func (p *peeker) metadata(name []byte) error {
-	s := &p.s
-	if string(name) != "user_id" || s.peek() == 'n' {
-		return s.value()
+func (p *peeker) metadata(name []byte, i int) (end int, err error) {
+	if string(name) != "user_id" || p.s.at(i) == 'n' {
+		return p.s.value(i)
 	}
-	start := s.i
-	escaped, err := p.str("metadata.user_id")
-	if raw := s.b[start:s.i]; err == nil && len(raw) <= maxUserID {
+	end, escaped, err := p.str(i, "metadata.user_id")
+	if raw := p.s.b[i:end]; err == nil && len(raw) <= maxUserID {
 		p.req.UserID = unquote(raw, escaped)
 	}
-	return err
+	return end, err
 }
 
 // part walks over a part of the prompt.
-func (p *peeker) part(into *part) error {
+func (p *peeker) part(i int, into *part) (end int, err error) {
 	s := &p.s
-	start := s.i
 	s.prompt, s.breakpoint = true, 0
-	err := s.value()
+	end, err = s.value(i)
 	s.prompt = false
-	*into = part{span{start, s.i}, s.breakpoint}
-	return err
+	*into = part{span{i, end}, s.breakpoint}
+	return end, err
 }
 
 // cachedPrefix computes [Request.CachedPrefix].
@@ -253,119 +237,80 @@ func (p *peeker) cachedPrefix() int {
 }
 
 // wrongType walks over a value to see whether it is JSON at all and then says what it should have been.
-func (p *peeker) wrongType(name, wanted string) error {
-	start := p.s.i
-	if err := p.s.value(); err != nil {
-		return err
+func (p *peeker) wrongType(i int, name, wanted string) (end int, err error) {
+	if end, err = p.s.value(i); err != nil {
+		return end, err
 	}
-	return ErrInvalidRequest(fmt.Sprintf("%s: must be %s (byte %d)", name, wanted, start))
+	return end, ErrInvalidRequest(fmt.Sprintf("%s: must be %s (byte %d)", name, wanted, i))
 }
 
 // str walks over a value that must be a string.
-func (p *peeker) str(name string) (escaped bool, err error) {
-	if p.s.peek() != '"' {
-		return false, p.wrongType(name, "a string")
+func (p *peeker) str(i int, name string) (end int, escaped bool, err error) {
+	if p.s.at(i) != '"' {
+		end, err = p.wrongType(i, name, "a string")
+		return end, false, err
 	}
-	return p.s.str()
+	return p.s.str(i)
 }
 
 // model walks over the model's name.
-func (p *peeker) model() error {
-	s := &p.s
-	start := s.i
-	escaped, err := p.str("model")
+func (p *peeker) model(i int) (end int, err error) {
+	end, escaped, err := p.str(i, "model")
 	if err != nil {
-		return err
+		return end, err
 	}
-	if s.i-start > 6*maxModel {
-		return ErrInvalidRequest(fmt.Sprintf("model: must be at most %d characters long", maxModel))
+	if end-i > 6*maxModel {
+		return end, ErrInvalidRequest(fmt.Sprintf("model: must be at most %d characters long", maxModel))
 	}
-	name := unquote(s.b[start:s.i], escaped)
+	name := unquote(p.s.b[i:end], escaped)
 	switch {
 	case name == "":
-		return ErrInvalidRequest("model: must not be empty")
+		return end, ErrInvalidRequest("model: must not be empty")
 	case len(name) > maxModel:
-		return ErrInvalidRequest(fmt.Sprintf("model: must be at most %d characters long", maxModel))
+		return end, ErrInvalidRequest(fmt.Sprintf("model: must be at most %d characters long", maxModel))
 	case strings.ContainsFunc(name, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }):
-		return ErrInvalidRequest("model: must not contain control or replacement characters")
+		return end, ErrInvalidRequest("model: must not contain control or replacement characters")
 	}
-	p.req.Model, p.req.model = name, span{start, s.i}
-	return nil
+	p.req.Model, p.req.model = name, span{i, end}
+	return end, nil
 }
 
-// word walks over any value and returns it when it is a short string.
-func (p *peeker) word() (string, error) {
-	s := &p.s
-	if s.peek() != '"' {
-		return "", s.value()
+// word walks over any value and keeps it when it is a short string.
+func (p *peeker) word(i int, into *string) (end int, err error) {
+	if p.s.at(i) != '"' {
+		return p.s.value(i)
 	}
-	start := s.i
-	escaped, err := s.str()
-	if err != nil || s.i-start > maxWord {
-		return "", err
+	end, escaped, err := p.s.str(i)
+	if err == nil && end-i <= maxWord {
+		*into = unquote(p.s.b[i:end], escaped)
 	}
-	return unquote(s.b[start:s.i], escaped), nil
+	return end, err
 }
 
-func (p *peeker) stream() error {
-	switch s := &p.s; s.peek() {
-	case 't':
-		p.req.Stream = true
-		return s.literal("true")
-	case 'f':
-		return s.literal("false")
-	case 'n':
-		return s.literal("null")
+func (p *peeker) stream(i int) (end int, err error) {
+	switch p.s.at(i) {
+	case 't', 'f', 'n':
+		p.req.Stream = p.s.at(i) == 't'
+		return p.s.literal(i)
 	}
-	return p.wrongType("stream", "true or false")
+	return p.wrongType(i, "stream", "true or false")
 }
 
 // maxTokens walks over max_tokens. Zero passes: a prompt cache can be warmed without any output.
-func (p *peeker) maxTokens() error {
-	s := &p.s
-	start := s.i
-	if err := s.value(); err != nil {
-		return err
+func (p *peeker) maxTokens(i int) (end int, err error) {
+	if end, err = p.s.value(i); err != nil {
+		return end, err
 	}
-	raw := string(s.b[start:min(s.i, start+32)])
+	raw := string(p.s.b[i:min(end, i+32)])
 	if raw == "null" {
-		return nil
+		return end, nil
 	}
 	n, err := strconv.ParseInt(raw, 10, 64)
 	if err != nil || n < 0 || raw[0] == '-' {
-		return ErrInvalidRequest(fmt.Sprintf("max_tokens: must be a positive integer (byte %d)", start))
+		return end, ErrInvalidRequest(fmt.Sprintf("max_tokens: must be a positive integer (byte %d)", i))
 	}
 	p.req.MaxTokens = n
-	return nil
-}
-
-// nameSet remembers the names of one object.
-type nameSet struct {
-	few  [24][]byte
-	n    int
-	many map[string]struct{}
-}
-
-// add reports whether name is new. It expects few names and stays linear when there are many.
-func (s *nameSet) add(name []byte) bool {
-	for _, old := range s.few[:s.n] {
-		if bytes.Equal(old, name) {
-			return false
-		}
-	}
-	if s.n < len(s.few) {
-		s.few[s.n] = name
-		s.n++
-		return true
-	}
-	if s.many == nil {
-		s.many = map[string]struct{}{}
-	}
-	if _, found := s.many[string(name)]; found {
-		return false
-	}
-	s.many[string(name)] = struct{}{}
-	return true
+	return end, nil
 }
 
 // display shortens and quotes a name that a client chose.
@@ -382,7 +327,7 @@ func display(name []byte) string {
 func (r *Request) SessionID() string {
 	if strings.HasPrefix(r.UserID, "{") {
 		for m := range members([]byte(r.UserID)) {
-			if m.name == "session_id" {
+			if string(m.name) == "session_id" {
 				return sessionToken(m.text())
 			}
 		}

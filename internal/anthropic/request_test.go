@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -153,20 +152,6 @@ func TestPeekRefuses(t *testing.T) {
 		if e.Status != 400 || e.Type != TypeInvalidRequest || e.Message != tt.want {
 			t.Errorf("%.60q:\n got %d %s %s\nwant %s", tt.body, e.Status, e.Type, e.Message, tt.want)
 		}
-	}
-}
-
-func TestPeekManyNames(t *testing.T) {
-	var b strings.Builder
-	b.WriteString(`{"model":"m"`)
-	for i := range 100_000 {
-		fmt.Fprintf(&b, `,"k%d":0`, i)
-	}
-	if _, err := Peek([]byte(b.String() + "}")); err != nil {
-		t.Error(err)
-	}
-	if _, err := Peek([]byte(b.String() + `,"k99999":0}`)); err == nil {
-		t.Error("a late duplicate passed")
 	}
 }
 
@@ -378,49 +363,6 @@ func FuzzSplice(f *testing.F) {
 		}
 		if _, err := Peek(out); err != nil && model == "" {
 			t.Fatalf("the result is refused: %v", err)
-		}
-	})
-}
-
-func BenchmarkPeek(b *testing.B) {
-	for _, name := range capturedNames() {
-		body := captured(b, name)
-		b.Run(strings.TrimSuffix(name, ".json"), func(b *testing.B) {
-			b.SetBytes(int64(len(body)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := Peek(body); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-	body := captured(b, capturedNames()[1])
-	b.Run("jsontext", func(b *testing.B) {
-		b.SetBytes(int64(len(body)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if !jsontext.Value(body).IsValid() {
-				b.Fatal("invalid")
-			}
-		}
-	})
-	text := []byte(`{"model":"m","messages":[{"content":"` + strings.Repeat("A plain line of source code without anything odd.\\n", 40_000) + `"}]}`)
-	b.Run("2MB-text", func(b *testing.B) {
-		b.SetBytes(int64(len(text)))
-		for b.Loop() {
-			if _, err := Peek(text); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	image := []byte(`{"model":"m","messages":[{"data":"` + strings.Repeat("QUJD", 700_000) + `"}]}`)
-	b.Run("3MB-image", func(b *testing.B) {
-		b.SetBytes(int64(len(image)))
-		for b.Loop() {
-			if _, err := Peek(image); err != nil {
-				b.Fatal(err)
-			}
 		}
 	})
 }

@@ -82,7 +82,7 @@ func (u Usage) BilledTotal() Usage {
 func (u *Usage) update(object []byte) {
 	var w cacheWrites
 	for m := range members(object) {
-		switch m.name {
+		switch string(m.name) {
 		case "input_tokens":
 			m.number(&u.Input)
 		case "output_tokens":
@@ -91,7 +91,7 @@ func (u *Usage) update(object []byte) {
 			m.number(&u.CacheRead)
 		case "output_tokens_details":
 			for d := range members(m.value) {
-				if d.name == "thinking_tokens" {
+				if string(d.name) == "thinking_tokens" {
 					d.number(&u.Thinking)
 				}
 			}
@@ -114,7 +114,7 @@ func (u *Usage) update(object []byte) {
 
 func (u *Usage) serverTools(object []byte) {
 	for m := range members(object) {
-		switch m.name {
+		switch string(m.name) {
 		case "web_search_requests":
 			m.number(&u.WebSearches)
 		case "web_fetch_requests":
@@ -134,7 +134,7 @@ func (u *Usage) iterations(array []byte) {
 		var it Iteration
 		var w cacheWrites
 		for m := range members(element) {
-			switch m.name {
+			switch string(m.name) {
 			case "type":
 				m.word(&it.Type)
 			case "model":
@@ -164,12 +164,12 @@ type cacheWrites struct {
 }
 
 func (w *cacheWrites) member(m member) {
-	switch m.name {
+	switch string(m.name) {
 	case "cache_creation_input_tokens":
 		w.hasTotal = m.number(&w.total)
 	case "cache_creation":
 		for d := range members(m.value) {
-			switch d.name {
+			switch string(d.name) {
 			case "ephemeral_5m_input_tokens":
 				w.hasSplit = d.number(&w.fiveMinutes) || w.hasSplit
 			case "ephemeral_1h_input_tokens":
@@ -233,7 +233,7 @@ func mergeUsage(old, update []byte) []byte {
 		if !m.whole {
 			return old
 		}
-		newer[m.name] = m.value
+		newer[string(m.name)] = m.value
 	}
 	out := make([]byte, 0, len(old)+len(update))
 	put := func(name string, value []byte) {
@@ -245,16 +245,16 @@ func mergeUsage(old, update []byte) []byte {
 	}
 	known := map[string]bool{}
 	for m := range members(old) {
-		known[m.name] = true
-		if v, ok := newer[m.name]; ok && string(v) != "null" {
+		known[string(m.name)] = true
+		if v, ok := newer[string(m.name)]; ok && string(v) != "null" {
 			m.value = v
 		}
-		put(m.name, m.value)
+		put(string(m.name), m.value)
 	}
 	for m := range members(update) {
-		if !known[m.name] {
-			known[m.name] = true
-			put(m.name, newer[m.name])
+		if !known[string(m.name)] {
+			known[string(m.name)] = true
+			put(string(m.name), newer[string(m.name)])
 		}
 	}
 	return append(append([]byte{'{'}, out...), '}')

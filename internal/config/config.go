@@ -105,9 +105,10 @@ type ClaudeCode struct {
 	Enabled           bool              `key:"enabled" default:"true" doc:"Whether Claude Code requests are served at all."`
 	SupportedVersions []string          `key:"supportedVersions" check:"version" doc:"Exact list of client versions; empty means any. minVersion is usually the better choice, as a version appears almost daily."`
 	MinVersion        string            `key:"minVersion" check:"version" doc:"Oldest client version."`
-	RequireClient     string            `key:"requireClient" default:"off" enum:"enforce,warn,off" doc:"What happens to a request that is not from Claude Code in an accepted version: enforce refuses it, warn notes it, off lets it pass."`
+	RequireClient     string            `key:"requireClient" default:"enforce" enum:"enforce,warn,off" doc:"What happens to a request that is not from Claude Code in an accepted version: enforce refuses it, warn notes it, off lets it pass."`
 	DefaultQuota      Quota             `key:"defaultQuota" doc:"Tokens of each user who has no quota of their own."`
 	QuotaLimits       Quota             `key:"quotaLimits" synonym:"claudeCode.defaultQuota" doc:"Another name of defaultQuota."`
+	DefaultLimits     Limits            `key:"defaultLimits" doc:"Limits of each key that has none of its own."`
 	QuotaFormula      QuotaFormula      `key:"quotaFormula" doc:"What one token of each class counts in quotas."`
 	QuotaMessage      string            `key:"quotaMessage" check:"line" doc:"Text added to every answer that refuses a request for its quota, such as whom to ask for more."`
 	Features          map[string]bool   `key:"features" doc:"Features by name: a list of those that are on, or a map of name to true or false."`
@@ -120,6 +121,13 @@ type ClaudeCode struct {
 type Quota struct {
 	Daily   *int64 `key:"daily" min:"0" shown:"no limit" doc:"Tokens per calendar day."`
 	Monthly *int64 `key:"monthly" min:"0" shown:"no limit" doc:"Tokens per calendar month."`
+}
+
+// Limits are the rates of a key; 0 means none.
+type Limits struct {
+	RequestsPerMinute int   `key:"requestsPerMinute" default:"0" min:"0" max:"1000000000" doc:"Requests a minute of each key that has no such limit of its own; 0 is unlimited."`
+	TokensPerMinute   int64 `key:"tokensPerMinute" default:"0" min:"0" max:"1000000000" doc:"Tokens a minute, weighed by quotaFormula, of each key that has no such limit of its own; 0 is unlimited."`
+	InFlight          int   `key:"inFlight" default:"64" min:"0" max:"1000000000" doc:"Requests at the same time of each key that has no such limit of its own; 0 is unlimited. A CLI with sub-agents needs at least 16."`
 }
 
 // QuotaFormula says what one token of each class counts.

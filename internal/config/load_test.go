@@ -64,9 +64,10 @@ func TestDefaults(t *testing.T) {
 		{"requestTimeout", c.Server.RequestTimeout, 600 * time.Second},
 		{"maxBodyBytes", c.Server.MaxBodyBytes, int64(33554432)},
 		{"enabled", c.ClaudeCode.Enabled, true},
-		{"requireClient", c.ClaudeCode.RequireClient, "off"},
+		{"requireClient", c.ClaudeCode.RequireClient, "enforce"},
 		{"formula", c.ClaudeCode.QuotaFormula, QuotaFormula{Input: 1000, Output: 1000}},
 		{"quota", c.ClaudeCode.DefaultQuota, Quota{}},
+		{"limits", c.ClaudeCode.DefaultLimits, Limits{InFlight: 64}},
 		{"headers", c.ClaudeCode.DefaultHeaders, map[string]string{
 			"anthropic-version": "2023-06-01", "x-stainless-lang": "js", "x-stainless-package-version": "0.55.1",
 			"anthropic-dangerous-direct-browser-access": "true", "x-app": "cli",

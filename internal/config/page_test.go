@@ -16,6 +16,7 @@ the defaults apply. An unknown key is an error. Durations are milliseconds (3000
 relative to its folder. Secrets can stand in a file of their own (…File) or in a variable (…Env).
 
 ` + "`carpool config check FILE`" + ` says what is understood, ` + "`carpool config print`" + ` what is in force, ` + "`carpool config schema`" + ` gives a JSON schema for editors.
+The check reads the file of ` + "`resources`" + `, too, where it exists, and says which names lead out of it.
 This file is for starting a server. Users, keys, upstreams and routes live in the server's store: see ` + "`carpool apply --help`" + `.
 
 ` + strings.TrimSpace(DocsTable()) + "\n"

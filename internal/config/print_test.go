@@ -64,6 +64,7 @@ claudeCode:
   minVersion: 1.0.59
   requireClient: warn
   defaultQuota: {daily: 0, monthly: 9007199254740993}
+  defaultLimits: {requestsPerMinute: 60, tokensPerMinute: 2000000, inFlight: 16}
   quotaFormula: {input: 0.001, output: 1.50, cacheRead: 1}
   quotaMessage: 'ask "them" <a@example.com>'
   features: [chat, "null"]
@@ -112,8 +113,10 @@ func TestWarnings(t *testing.T) {
 		"claudeCode: {defaultQuota: {daily: 10000}}":                                                     "smaller than one request",
 		"claudeCode: {defaultQuota: {daily: 0}}":                                                         "refused every request",
 		"claudeCode: {defaultQuota: {daily: 50000, monthly: 40000}}":                                     "daily never applies",
+		"claudeCode: {defaultLimits: {inFlight: 15}}":                                                    "up to 16 requests at once",
+		"claudeCode: {defaultLimits: {inFlight: 0}}":                                                     "",
 		"claudeCode: {quotaFormula: {input: 0, output: 0}}":                                              "weight 0",
-		"claudeCode: {minVersion: 1.0.59}":                                                               "not enforced",
+		"claudeCode: {requireClient: \"off\", minVersion: 1.0.59}":                                       "not enforced",
 		"claudeCode: {enabled: false}":                                                                   "no Claude Code request",
 		"server: {trustedProxies: [10.0.0.0/8, \"::/0\"]}":                                               "any client can claim any address",
 		"claudeCode: {requireClient: enforce, minVersion: 1.0.100, supportedVersions: [1.0.59, 1.0.99]}": "no version is accepted",
@@ -191,6 +194,8 @@ func TestSchemaAgreesWithLoad(t *testing.T) {
 		"claudeCode: {features: chat}":                false,
 		"claudeCode: {supportedVersions: 1.0.59}":     false,
 		"claudeCode: {defaultQuota: {daily: -5}}":     false,
+		"claudeCode: {defaultLimits: {inFlight: -1}}": false,
+		"claudeCode: {defaultLimits: {inFlight: 0}}":  true,
 		"claudeCode: {requireClient: sometimes}":      false,
 		"node: {capabilities: all}":                   false,
 		"control: {store: {type: postgres}}":          false,

@@ -18,6 +18,9 @@ import (
 // max_tokens in a main turn; a quota below it cannot promise one request.
 const largestAnswer = 32000
 
+// subAgents is how many requests at once a developer's Claude Code with sub-agents has been seen to need, with some room.
+const subAgents = 16
+
 // relations checks what only two keys together can get wrong.
 func (d *decoder) relations() {
 	c := d.config
@@ -208,6 +211,9 @@ func (d *decoder) warn() {
 	}
 	if daily, monthly := cc.DefaultQuota.Daily, cc.DefaultQuota.Monthly; daily != nil && monthly != nil && *monthly < *daily {
 		add("claudeCode.defaultQuota.monthly (%d) is smaller than daily (%d), so that daily never applies", *monthly, *daily)
+	}
+	if most := cc.DefaultLimits.InFlight; most > 0 && most < subAgents {
+		add("claudeCode.defaultLimits.inFlight is %d: Claude Code with sub-agents sends up to %d requests at once", most, subAgents)
 	}
 	if cc.QuotaFormula == (QuotaFormula{}) {
 		add("claudeCode.quotaFormula gives every token the weight 0: no quota will ever be used up")

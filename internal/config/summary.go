@@ -119,6 +119,7 @@ func (c *Config) summarizeClaudeCode(line lineFunc) {
 	line("claude code", "%s, system prompt %s, %d default headers", state, cc.SystemPrompt, len(cc.DefaultHeaders))
 	line("client versions", "%s", versions(cc))
 	line("default quota", "%s", cc.DefaultQuota.text())
+	line("default limits", "%s", cc.DefaultLimits.text())
 	f := cc.QuotaFormula
 	line("quota formula", "%s × input + %s × output + %s × cache read + %s × cache write tokens, calendar days and months in %s", f.Input, f.Output, f.CacheRead, f.CacheWrite, c.TimeZone)
 	if cc.QuotaMessage != "" {
@@ -139,6 +140,22 @@ func (q Quota) text() string {
 		return "no limit"
 	}
 	return strings.Join(parts, ", ")
+}
+
+func (l Limits) text() string {
+	var parts []string
+	for _, limit := range []struct {
+		value int64
+		of    string
+	}{{int64(l.RequestsPerMinute), "requests a minute"}, {l.TokensPerMinute, "tokens a minute"}, {int64(l.InFlight), "requests at once"}} {
+		if limit.value > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", limit.value, limit.of))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ") + " for each key"
 }
 
 func versions(cc ClaudeCode) string {

@@ -151,6 +151,7 @@ func (c *Control) UpdateSettings(ctx context.Context, s policy.Settings, default
 			set(&d, "defaultHeaders", &e.state.Settings.DefaultHeaders, s.DefaultHeaders)
 		}
 		set(&d, "client", &e.state.Settings.Client, s.Client)
+		set(&d, "defaultLimits", &e.state.Settings.DefaultLimits, s.DefaultLimits)
 		set(&d, "defaultQuota", &e.state.DefaultQuota, defaultQuota)
 		if e.state.Version > 0 && d.none() {
 			return nil

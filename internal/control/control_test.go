@@ -108,6 +108,7 @@ type standIn struct {
 	applied *policy.Document
 	usage   fleet.QuotaUsage
 	active  map[string]time.Time
+	health  fleet.UpstreamHealth
 	resets  []fleet.QuotaArgs
 	settled []fleet.Entry // shipped by a flush
 	refuse  bool          // says that documents do not compile
@@ -167,6 +168,8 @@ func (n *standIn) obey(ctx context.Context, name string) {
 			n.resets = append(n.resets, args)
 		case fleet.CommandKeyActivity:
 			answer = n.active
+		case fleet.CommandUpstreamHealth:
+			answer = n.health
 		}
 		fails := n.fails
 		n.mu.Unlock()

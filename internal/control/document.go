@@ -91,7 +91,7 @@ func (c *Control) document(state *store.State) (*policy.Document, error) {
 		k := keys[s.Key]
 		doc.Keys = append(doc.Keys, policy.Key{
 			ID: s.ID, Name: k.Name, User: k.User, Hash: hash, Disabled: k.Disabled, ExpiresAt: earliest(k.ExpiresAt, s.RetiresAt),
-			Limits: k.Limits, Scope: k.Scope,
+			Limits: ownLimits(k).Or(state.Settings.DefaultLimits), Scope: k.Scope,
 		})
 	}
 	return doc, nil
@@ -187,6 +187,11 @@ func show(value any) string {
 			return "none"
 		}
 		return v
+	case *int:
+		if v == nil {
+			return "default"
+		}
+		return fmt.Sprint(*v)
 	case *int64:
 		if v == nil {
 			return "default"

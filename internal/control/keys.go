@@ -173,7 +173,8 @@ func (c *Control) keyOf(state *store.State, k store.Key) Key {
 	now := c.options.Now()
 	key := Key{
 		Name: k.Name, User: k.User, Disabled: k.Disabled, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
-		Expired: k.ExpiresAt != nil && !k.ExpiresAt.After(now), Limits: k.Limits, Scope: k.Scope,
+		Expired: k.ExpiresAt != nil && !k.ExpiresAt.After(now), Scope: k.Scope,
+		Limits: ownLimits(k).Or(state.Settings.DefaultLimits), OwnLimits: ownLimits(k),
 	}
 	for _, s := range state.Secrets {
 		switch {
@@ -218,7 +219,9 @@ func (e *edit) applyKey(ctx context.Context, spec policy.KeySpec) (action, secre
 	if spec.ExpiresAt != nil {
 		set(&d, "expiresAt", &key.ExpiresAt, micro(spec.ExpiresAt))
 	}
-	setLimits(&d, &key.Limits, spec.Limits)
+	limits := ownLimits(key)
+	setKeyLimits(&d, &limits, spec.Limits)
+	key.Limits = storedLimits(limits)
 	setScope(&d, &key.Scope, spec.Scope)
 	switch {
 	case old == nil:
@@ -348,11 +351,13 @@ func (e *edit) patchKey(ctx context.Context, nameOrID string, patch KeyPatch) er
 	if expires, changes := patch.ExpiresAt.Get(); changes {
 		set(&d, "expiresAt", &key.ExpiresAt, micro(expires))
 	}
-	patchLimits(&d, &key.Limits, patch.Limits)
+	limits := ownLimits(key)
+	patchKeyLimits(&d, &limits, patch.Limits)
 	patchScope(&d, &key.Scope, patch.Scope)
-	if err := (policy.KeySpec{Name: key.Name, User: key.User, Limits: &key.Limits, Scope: &key.Scope}).Validate(); err != nil {
+	if err := (policy.KeySpec{Name: key.Name, User: key.User, Limits: &limits, Scope: &key.Scope}).Validate(); err != nil {
 		return invalid(err)
 	}
+	key.Limits = storedLimits(limits)
 	if d.none() {
 		return nil
 	}

@@ -3,6 +3,7 @@ package control_test
 import (
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -11,13 +12,73 @@ import (
 	"carpool/internal/policy"
 )
 
+// ownLimits are limits as a key has them, each of them its own.
+func ownLimits(l policy.LimitsSpec) *policy.KeyLimitsSpec {
+	return &policy.KeyLimitsSpec{RequestsPerMinute: &l.RequestsPerMinute, TokensPerMinute: &l.TokensPerMinute, InFlight: &l.InFlight}
+}
+
+// A key has the default limits where it has none of its own, and a limit of 0 is its own: none at all.
+func TestDefaultLimitsOfKeys(t *testing.T) {
+	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		o := options(t, p.folder)
+		defaults := func(l policy.LimitsSpec) {
+			t.Helper()
+			o.Settings.DefaultLimits = l
+			must[any](t)(nil, p.UpdateSettings(ctx, o.Settings, o.DefaultQuota))
+		}
+		defaults(policy.LimitsSpec{TokensPerMinute: 5, InFlight: 64})
+		must[control.User](t)(c.CreateUser(ctx, policy.UserSpec{Name: "alice"}))
+		secrets := map[string]string{}
+		for name, own := range map[string]*policy.KeyLimitsSpec{
+			"none": nil, "empty": {}, "some": {InFlight: new(4)}, "unlimited": {TokensPerMinute: new(int64(0)), InFlight: new(0)},
+		} {
+			key := must[control.NewKey](t)(c.CreateKey(ctx, policy.KeySpec{Name: name, User: "alice", Limits: own}))
+			secrets[name] = key.Secret
+		}
+		// check asserts what the API shows of a key, and what the node goes by.
+		check := func(name string, want policy.LimitsSpec, own policy.KeyLimitsSpec) {
+			t.Helper()
+			key := must[control.Key](t)(c.Key(ctx, name))
+			if key.Limits != want || !reflect.DeepEqual(key.OwnLimits, own) {
+				t.Errorf("%s: %+v, of its own %+v", name, key.Limits, key.OwnLimits)
+			}
+			caller, _ := n.snapshot(t).Caller(options(t, p.folder).MasterKey.Hasher().Hash(secrets[name]))
+			if caller.Key == nil || caller.Key.Limits != want || caller.User.Limits != (policy.LimitsSpec{}) {
+				t.Errorf("%s: the node has %+v", name, caller)
+			}
+		}
+		check("none", policy.LimitsSpec{TokensPerMinute: 5, InFlight: 64}, policy.KeyLimitsSpec{})
+		check("empty", policy.LimitsSpec{TokensPerMinute: 5, InFlight: 64}, policy.KeyLimitsSpec{})
+		check("some", policy.LimitsSpec{TokensPerMinute: 5, InFlight: 4}, policy.KeyLimitsSpec{InFlight: new(4)})
+		check("unlimited", policy.LimitsSpec{}, policy.KeyLimitsSpec{TokensPerMinute: new(int64(0)), InFlight: new(0)})
+
+		change := func(patch control.KeyLimitsPatch) {
+			t.Helper()
+			must[control.Key](t)(c.UpdateKey(ctx, "some", control.KeyPatch{Limits: &patch}))
+		}
+		change(control.KeyLimitsPatch{RequestsPerMinute: control.To(60)})
+		check("some", policy.LimitsSpec{RequestsPerMinute: 60, TokensPerMinute: 5, InFlight: 4}, policy.KeyLimitsSpec{RequestsPerMinute: new(60), InFlight: new(4)})
+		change(control.KeyLimitsPatch{InFlight: control.To(0)})
+		check("some", policy.LimitsSpec{RequestsPerMinute: 60, TokensPerMinute: 5}, policy.KeyLimitsSpec{RequestsPerMinute: new(60), InFlight: new(0)})
+		change(control.KeyLimitsPatch{InFlight: control.ToDefault[int](), RequestsPerMinute: control.ToDefault[int]()})
+		check("some", policy.LimitsSpec{TokensPerMinute: 5, InFlight: 64}, policy.KeyLimitsSpec{})
+		_, err := c.UpdateKey(ctx, "some", control.KeyPatch{Limits: &control.KeyLimitsPatch{InFlight: control.To(-1)}})
+		status(t, err, http.StatusUnprocessableEntity, "limits must not be negative")
+
+		defaults(policy.LimitsSpec{RequestsPerMinute: 7}) // in force at once
+		check("none", policy.LimitsSpec{RequestsPerMinute: 7}, policy.KeyLimitsSpec{})
+		check("unlimited", policy.LimitsSpec{RequestsPerMinute: 7}, policy.KeyLimitsSpec{TokensPerMinute: new(int64(0)), InFlight: new(0)})
+	})
+}
+
 func TestLimitsOfKeysUsersAndTeams(t *testing.T) {
 	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
 		ctx := t.Context()
 		limits := policy.LimitsSpec{RequestsPerMinute: 60, TokensPerMinute: 1_000_000, InFlight: 16}
 		team := must[control.Team](t)(c.CreateTeam(ctx, policy.TeamSpec{Name: "platform", Limits: &limits}))
 		user := must[control.User](t)(c.CreateUser(ctx, policy.UserSpec{Name: "alice", Team: "platform", Limits: &limits}))
-		key := must[control.NewKey](t)(c.CreateKey(ctx, policy.KeySpec{Name: "laptop", User: "alice", Limits: &limits}))
+		key := must[control.NewKey](t)(c.CreateKey(ctx, policy.KeySpec{Name: "laptop", User: "alice", Limits: ownLimits(limits)}))
 		if team.Limits != limits || user.Limits != limits || key.Limits != limits {
 			t.Errorf("%+v, %+v, %+v", team.Limits, user.Limits, key.Limits)
 		}
@@ -40,7 +101,7 @@ func TestLimitsOfKeysUsersAndTeams(t *testing.T) {
 		want := policy.LimitsSpec{RequestsPerMinute: 60, TokensPerMinute: 7}
 		team = must[control.Team](t)(c.UpdateTeam(ctx, "platform", control.TeamPatch{Limits: patch}))
 		user = must[control.User](t)(c.UpdateUser(ctx, "alice", control.UserPatch{Limits: patch}))
-		changed := must[control.Key](t)(c.UpdateKey(ctx, "laptop", control.KeyPatch{Limits: patch}))
+		changed := must[control.Key](t)(c.UpdateKey(ctx, "laptop", control.KeyPatch{Limits: &control.KeyLimitsPatch{TokensPerMinute: control.To[int64](7), InFlight: control.To(0)}}))
 		if team.Limits != want || user.Limits != want || changed.Limits != want {
 			t.Errorf("%+v, %+v, %+v", team.Limits, user.Limits, changed.Limits)
 		}
@@ -115,7 +176,7 @@ func TestApplyLimitsAndScopes(t *testing.T) {
 			Teams:     []policy.TeamSpec{{Name: "platform", Limits: &policy.LimitsSpec{InFlight: 64}}},
 			Upstreams: []policy.UpstreamSpec{{Name: "main", APIKey: credential, MaxInFlight: 20}},
 			Users:     []policy.UserSpec{{Name: "alice", Team: "platform", Limits: &policy.LimitsSpec{TokensPerMinute: 9}}},
-			Keys:      []policy.KeySpec{{Name: "ci", User: "alice", Limits: &policy.LimitsSpec{InFlight: 1}, Scope: &policy.ScopeSpec{Models: []string{"a"}}}},
+			Keys:      []policy.KeySpec{{Name: "ci", User: "alice", Limits: &policy.KeyLimitsSpec{InFlight: new(1)}, Scope: &policy.ScopeSpec{Models: []string{"a"}}}},
 		}
 	}
 	const all = "team/platform:updated upstream/main:updated user/alice:updated key/ci:updated"
@@ -147,6 +208,42 @@ func TestApplyLimitsAndScopes(t *testing.T) {
 	if team.Limits != (policy.LimitsSpec{RequestsPerMinute: 5}) || user.Limits != (policy.LimitsSpec{}) || key.Limits.InFlight != 1 || !key.Scope.IsZero() {
 		t.Errorf("%+v, %+v, %+v", team, user, key)
 	}
+}
+
+// How an upstream is is what the nodes say; the worst of several counts, and nobody knows when none says anything.
+func TestUpstreamsHealth(t *testing.T) {
+	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		for _, name := range []string{"main", "off", "spare"} {
+			must[control.Upstream](t)(c.CreateUpstream(ctx, policy.UpstreamSpec{Name: name, APIKey: credential, Disabled: name == "off"}))
+		}
+		other := p.startNode(t, "n2")
+		says := func(n *standIn, health fleet.UpstreamHealth, fails string) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.health, n.fails = health, fails
+		}
+		check := func(main, spare string, cooling ...fleet.Cooling) {
+			t.Helper()
+			list := must[[]control.Upstream](t)(c.Upstreams(ctx))
+			if list[0].Health != main || list[1].Health != "" || list[2].Health != spare || !slices.Equal(list[0].Cooling, cooling) {
+				t.Errorf("%+v", list)
+			}
+			if one := must[control.Upstream](t)(c.Upstream(ctx, "main")); one.Health != main || !slices.Equal(one.Cooling, cooling) {
+				t.Errorf("%+v", one)
+			}
+		}
+		check(control.HealthReady, control.HealthReady)
+		rate, overloaded := fleet.Cooling{Cause: "rate", Seconds: 12}, fleet.Cooling{Cause: "overloaded", Model: "m", Seconds: 5}
+		says(n, fleet.UpstreamHealth{"main": {rate}, "gone": {rate}}, "")
+		check(control.HealthCooling, control.HealthReady, rate)
+		says(other, fleet.UpstreamHealth{"main": {{Cause: "rate", Seconds: 40}, overloaded}}, "")
+		check(control.HealthCooling, control.HealthReady, fleet.Cooling{Cause: "rate", Seconds: 40}, overloaded)
+		says(other, nil, "this node does not know the command")
+		check(control.HealthCooling, control.HealthReady, rate)
+		says(n, nil, "nor does this one")
+		check("", "")
+	})
 }
 
 func TestUpstreamsMaxInFlight(t *testing.T) {

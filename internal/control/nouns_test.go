@@ -321,6 +321,40 @@ func TestTokensAndAudit(t *testing.T) {
 	})
 }
 
+// A new user of a removed one's name does not begin with what that one has used.
+func TestARemovedUsersQuotaIsForgotten(t *testing.T) {
+	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
+		ctx := t.Context()
+		resets := func() (users []string) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for _, r := range n.resets {
+				users = append(users, strings.Join(r.Users, ","))
+			}
+			return users
+		}
+		must[control.User](t)(c.CreateUser(ctx, policy.UserSpec{Name: "alice"}))
+		must[control.Upstream](t)(c.CreateUpstream(ctx, policy.UpstreamSpec{Name: "main", APIKey: credential}))
+		must[policy.RouteSpec](t)(c.CreateRoute(ctx, policy.RouteSpec{Name: "r", Upstreams: []string{"main"}, Users: []string{"alice"}}))
+		status(t, c.DeleteUser(ctx, "alice"), http.StatusConflict, "named by routes")
+		if got := resets(); len(got) != 0 {
+			t.Errorf("the quota of a user who stays was reset: %q", got)
+		}
+		must[any](t)(nil, c.DeleteRoute(ctx, "r"))
+		must[any](t)(nil, c.DeleteUser(ctx, "alice"))
+		if got := resets(); len(got) != 1 || got[0] != "alice" {
+			t.Errorf("reset: %q, want that of alice", got)
+		}
+		must[control.User](t)(c.CreateUser(ctx, policy.UserSpec{Name: "bob"}))
+		n.mu.Lock()
+		n.fails = "the disk is full"
+		n.mu.Unlock()
+		must[any](t)(nil, c.DeleteUser(ctx, "bob")) // the removal stands
+		_, err := c.User(ctx, "bob", false)
+		status(t, err, http.StatusNotFound, "no user")
+	})
+}
+
 func TestQuotas(t *testing.T) {
 	everyway(t, func(t *testing.T, p *plant, n *standIn, c *control.Client) {
 		ctx := t.Context()

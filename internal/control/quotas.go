@@ -193,3 +193,13 @@ func (c *Control) resetQuota(ctx context.Context, name, window string) (QuotaRes
 	})
 	return result, err
 }
+
+// forgetQuota lets a new user of a removed one's name, by which nodes count, begin with nothing used. The removal stands even if a
+// node does not hear of it.
+func (c *Control) forgetQuota(ctx context.Context, name string) {
+	_, asked, err := c.askAll(ctx, resetWait, fleet.CommandQuotaReset, fleet.QuotaArgs{Users: []string{name}})
+	if asked == 0 || err != nil {
+		c.options.Log.WarnContext(ctx, "a removed user's quota was not reset; a new user of this name would go on with it",
+			slog.String("user", name), slog.Int("nodes", asked), slog.Any("error", err))
+	}
+}

@@ -91,11 +91,18 @@ type QuotaPatch struct {
 	Monthly Change[int64] `json:"monthly,omitzero" doc:"Tokens a calendar month; -1 unlimited, null the default"`
 }
 
-// LimitsPatch changes the rates of a key, user or team; 0 is unlimited.
+// LimitsPatch changes the rates of a user or team; 0 is unlimited.
 type LimitsPatch struct {
 	RequestsPerMinute *int   `json:"requestsPerMinute,omitempty" minimum:"0" maximum:"1000000000" doc:"Requests a minute; 0 unlimited"`
 	TokensPerMinute   *int64 `json:"tokensPerMinute,omitempty" minimum:"0" maximum:"1000000000" doc:"Tokens a minute, weighed as in quotas; 0 unlimited"`
 	InFlight          *int   `json:"inFlight,omitempty" minimum:"0" maximum:"1000000000" doc:"Requests at the same time; 0 unlimited"`
+}
+
+// KeyLimitsPatch changes the rates of a key. Null is the default, 0 unlimited.
+type KeyLimitsPatch struct {
+	RequestsPerMinute Change[int]   `json:"requestsPerMinute,omitzero" doc:"Requests a minute; 0 unlimited, null the default"`
+	TokensPerMinute   Change[int64] `json:"tokensPerMinute,omitzero" doc:"Tokens a minute, weighed as in quotas; 0 unlimited, null the default"`
+	InFlight          Change[int]   `json:"inFlight,omitzero" doc:"Requests at the same time; 0 unlimited, null the default"`
 }
 
 // ScopePatch changes what a key may be used for; a list replaces the whole list, and an empty one ends the condition.
@@ -107,17 +114,18 @@ type ScopePatch struct {
 
 // Key is a developer's API key without the key.
 type Key struct {
-	ID         string            `json:"id" doc:"Public id: the part of a generated key that may be shown and logged"`
-	Name       string            `json:"name" doc:"Unique name"`
-	User       string            `json:"user" doc:"Owner"`
-	Disabled   bool              `json:"disabled" doc:"The key is refused"`
-	Expired    bool              `json:"expired" doc:"The key is refused because of its age"`
-	Limits     policy.LimitsSpec `json:"limits" doc:"Rates of this key, besides those of its user and team"`
-	Scope      policy.ScopeSpec  `json:"scope" doc:"What the key may be used for; a list that is absent does not narrow"`
-	CreatedAt  time.Time         `json:"createdAt"`
-	ExpiresAt  *time.Time        `json:"expiresAt,omitempty" doc:"The key is refused from this time on; absent: never"`
-	LastUsedAt *time.Time        `json:"lastUsedAt,omitempty"`
-	GraceUntil *time.Time        `json:"graceUntil,omitempty" doc:"After a rotation: until when the secret before it works too"`
+	ID         string               `json:"id" doc:"Public id: the part of a generated key that may be shown and logged"`
+	Name       string               `json:"name" doc:"Unique name"`
+	User       string               `json:"user" doc:"Owner"`
+	Disabled   bool                 `json:"disabled" doc:"The key is refused"`
+	Expired    bool                 `json:"expired" doc:"The key is refused because of its age"`
+	Limits     policy.LimitsSpec    `json:"limits" doc:"Rates of this key in force, besides those of its user and team; 0 or absent: unlimited"`
+	OwnLimits  policy.KeyLimitsSpec `json:"ownLimits" doc:"The part of the limits that is set for this key; what is absent follows the default"`
+	Scope      policy.ScopeSpec     `json:"scope" doc:"What the key may be used for; a list that is absent does not narrow"`
+	CreatedAt  time.Time            `json:"createdAt"`
+	ExpiresAt  *time.Time           `json:"expiresAt,omitempty" doc:"The key is refused from this time on; absent: never"`
+	LastUsedAt *time.Time           `json:"lastUsedAt,omitempty"`
+	GraceUntil *time.Time           `json:"graceUntil,omitempty" doc:"After a rotation: until when the secret before it works too"`
 }
 
 // NewKey is a key just made. This is the only answer that ever holds its secret.
@@ -130,7 +138,7 @@ type NewKey struct {
 type KeyPatch struct {
 	Disabled  *bool             `json:"disabled,omitempty" doc:"The key is refused"`
 	ExpiresAt Change[time.Time] `json:"expiresAt,omitzero" doc:"The key is refused from this time on; null: never"`
-	Limits    *LimitsPatch      `json:"limits,omitempty"`
+	Limits    *KeyLimitsPatch   `json:"limits,omitempty"`
 	Scope     *ScopePatch       `json:"scope,omitempty"`
 }
 
@@ -153,7 +161,15 @@ type Upstream struct {
 	Models      map[string]string `json:"models,omitempty" doc:"Model ids that this upstream knows by another name: asked id to sent id"`
 	CreatedAt   time.Time         `json:"createdAt"`
 	UpdatedAt   time.Time         `json:"updatedAt"`
+	Health      string            `json:"health,omitempty" enum:"ready,cooling" doc:"Whether the connected nodes ask it as usual; absent when none said, and of one that is disabled"`
+	Cooling     []fleet.Cooling   `json:"cooling,omitempty" doc:"Why it, or a model of it, is left alone, and for how many seconds still"`
 }
+
+// How an upstream is.
+const (
+	HealthReady   = "ready"
+	HealthCooling = "cooling"
+)
 
 // UpstreamPatch changes an upstream; what is absent stays.
 type UpstreamPatch struct {

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"carpool/internal/control/store"
+	"carpool/internal/fleet"
 	"carpool/internal/policy"
 )
 
@@ -18,11 +20,12 @@ func (a *api) addUpstreams() {
 	const tag, path = "upstreams", "/admin/v1/upstreams"
 	operation(a, huma.Operation{
 		OperationID: "list-upstreams", Method: http.MethodGet, Path: path, Summary: "All upstreams", Tags: []string{tag},
-	}, func(context.Context, *struct{}) (List[Upstream], error) {
+	}, func(ctx context.Context, _ *struct{}) (List[Upstream], error) {
 		list, state := List[Upstream]{Items: []Upstream{}}, a.c.state()
 		for _, u := range state.Upstreams {
 			list.Items = append(list.Items, a.c.upstreamOf(state, u))
 		}
+		a.c.addHealth(ctx, list.Items)
 		return list, nil
 	})
 	operation(a, huma.Operation{
@@ -43,8 +46,14 @@ func (a *api) addUpstreams() {
 	})
 	operation(a, huma.Operation{
 		OperationID: "get-upstream", Method: http.MethodGet, Path: path + "/{name}", Summary: "One upstream", Tags: []string{tag},
-	}, func(_ context.Context, in *byName) (Upstream, error) {
-		return showNoun(a.c, "upstream", in.Name, a.c.state().Upstreams, a.c.upstreamOf)
+	}, func(ctx context.Context, in *byName) (Upstream, error) {
+		upstream, err := showNoun(a.c, "upstream", in.Name, a.c.state().Upstreams, a.c.upstreamOf)
+		if err != nil {
+			return Upstream{}, err
+		}
+		one := []Upstream{upstream}
+		a.c.addHealth(ctx, one)
+		return one[0], nil
 	})
 	operation(a, huma.Operation{
 		OperationID: "update-upstream", Method: http.MethodPatch, Path: path + "/{name}", Summary: "Change an upstream", Tags: []string{tag},
@@ -62,6 +71,49 @@ func (a *api) addUpstreams() {
 		_, err := a.c.change(ctx, func(ctx context.Context, e *edit) error { return e.deleteUpstream(ctx, in.Name) })
 		return err
 	})
+}
+
+// addHealth fills in how the connected nodes find the upstreams. What no node says stays absent.
+func (c *Control) addHealth(ctx context.Context, upstreams []Upstream) {
+	answers, _, err := c.askAll(ctx, flushWait, fleet.CommandUpstreamHealth, nil)
+	if err != nil {
+		c.options.Log.WarnContext(ctx, "a node did not say how upstreams are", slog.Any("error", err))
+	}
+	var said []fleet.UpstreamHealth
+	for _, answer := range answers {
+		var health fleet.UpstreamHealth
+		if err := json.Unmarshal(answer, &health); err != nil {
+			c.options.Log.WarnContext(ctx, "cannot understand how upstreams are", slog.Any("error", err))
+			continue
+		}
+		said = append(said, health)
+	}
+	for i := range upstreams {
+		u := &upstreams[i]
+		if u.Disabled || len(said) == 0 {
+			continue
+		}
+		u.Health = HealthReady
+		for _, health := range said {
+			u.Cooling = worstOf(u.Cooling, health[u.Name])
+		}
+		if len(u.Cooling) > 0 {
+			u.Health = HealthCooling
+		}
+	}
+}
+
+// worstOf adds what another node says: of one thing that two say, the longer time counts.
+func worstOf(all, more []fleet.Cooling) []fleet.Cooling {
+	for _, c := range more {
+		i := slices.IndexFunc(all, func(known fleet.Cooling) bool { return known.Cause == c.Cause && known.Model == c.Model })
+		if i < 0 {
+			all = append(all, c)
+			continue
+		}
+		all[i].Seconds = max(all[i].Seconds, c.Seconds)
+	}
+	return all
 }
 
 func (c *Control) upstreamOf(_ *store.State, u store.Upstream) Upstream {

@@ -69,9 +69,12 @@ func (a *api) addUsers() {
 	})
 	removal(a, huma.Operation{
 		OperationID: "delete-user", Method: http.MethodDelete, Path: path + "/{name}", Tags: []string{tag},
-		Summary: "Remove a user and its keys; what it used stays in the books",
+		Summary: "Remove a user and its keys; what it used stays in the books, but not in the quota of a new user of this name",
 	}, func(ctx context.Context, in *byName) error {
 		_, err := a.c.change(ctx, func(ctx context.Context, e *edit) error { return e.deleteUser(ctx, in.Name) })
+		if err == nil {
+			a.c.forgetQuota(ctx, in.Name)
+		}
 		return err
 	})
 }

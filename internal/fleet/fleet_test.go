@@ -45,6 +45,7 @@ func TestProtocol1(t *testing.T) {
 		{fleet.UserQuota{}, "daily monthly"},
 		{fleet.WindowUsage{}, "limit remaining reserved resetsAt used"},
 		{fleet.ToolCount{}, "count name"},
+		{fleet.Cooling{}, "cause model? seconds"},
 		{fleet.Entry{}, "agentId? attempts cacheReadTokens cacheWrite1hTokens cacheWrite5mTokens client? clientRequestId? clientVersion? durationMs endpoint errorType? estimated " +
 			"fileOperations firstByteMs id inferenceGeo? inputTokens keyId keyName messageId? modelAsked modelSent? modelServed? movedFrom? node outcome outputTokens parentAgentId? quotaTokens " +
 			"requestBytes requestClass? responseBytes route? seq serviceTier? sessionId? speed? startedAt status stopReason? stream team? thinkingTokens tools? upstream? upstreamRequestId? " +
@@ -55,8 +56,8 @@ func TestProtocol1(t *testing.T) {
 		}
 	}
 	outcomes := []fleet.Outcome{fleet.OutcomeFinished, fleet.OutcomeUpstreamError, fleet.OutcomeFailed, fleet.OutcomeCut, fleet.OutcomeCanceled, fleet.OutcomeCrashed}
-	commands := []fleet.CommandKind{fleet.CommandFlush, fleet.CommandQuotaUsage, fleet.CommandQuotaReset, fleet.CommandKeyActivity}
-	if got, want := fmt.Sprint(outcomes, commands), "[finished upstream_error failed cut canceled crashed] [flush quota.usage quota.reset key.activity]"; got != want {
+	commands := []fleet.CommandKind{fleet.CommandFlush, fleet.CommandQuotaUsage, fleet.CommandQuotaReset, fleet.CommandKeyActivity, fleet.CommandUpstreamHealth}
+	if got, want := fmt.Sprint(outcomes, commands), "[finished upstream_error failed cut canceled crashed] [flush quota.usage quota.reset key.activity upstream.health]"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 }

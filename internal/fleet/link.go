@@ -64,6 +64,8 @@ const (
 	CommandQuotaReset CommandKind = "quota.reset"
 	// CommandKeyActivity reports when keys were last used: no arguments, map from key id to time.
 	CommandKeyActivity CommandKind = "key.activity"
+	// CommandUpstreamHealth reports which upstreams are left alone: no arguments, UpstreamHealth.
+	CommandUpstreamHealth CommandKind = "upstream.health"
 )
 
 // Command is one request of control to a node.
@@ -102,4 +104,14 @@ type WindowUsage struct {
 	Reserved  int64     `json:"reserved"`  // held by requests in flight
 	Remaining int64     `json:"remaining"` // Limit - Used - Reserved, not below 0
 	ResetsAt  time.Time `json:"resetsAt"`
+}
+
+// UpstreamHealth says of each upstream that is left alone, or of which a model is, why. Those that are asked as usual are absent.
+type UpstreamHealth map[string][]Cooling
+
+// Cooling is one reason to leave an upstream alone.
+type Cooling struct {
+	Cause   string `json:"cause"`           // as the metric carpool_upstream_cooling names it: rate, overloaded, credential …
+	Model   string `json:"model,omitempty"` // as it is sent; empty: it is about the whole upstream
+	Seconds int64  `json:"seconds"`         // for how long still
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"carpool/internal/anthropic"
 	"carpool/internal/web"
+	"carpool/internal/wire"
 )
 
 const (
@@ -24,6 +26,10 @@ const (
 	// overloadWait, in seconds, is how long a client is told to wait when bodies fill the memory; they are let go as soon as
 	// their answers begin.
 	overloadWait = 5
+
+	// Bodies up to largestLent are read into memory that is used again.
+	smallestLent = 4 << 10
+	largestLent  = 32 << 20
 )
 
 // BodyLimits bound the bodies of requests.
@@ -33,79 +39,100 @@ type BodyLimits struct {
 	Memory  int64         // bytes of all that wait for an answer; 0: no limit
 }
 
-// bodies keeps count of the memory that request bodies hold.
+// bodies lends the memory for request bodies and keeps count of it.
 type bodies struct {
 	limits atomic.Pointer[BodyLimits]
 	held   atomic.Int64
-	first  sync.Pool // of *[firstRead]byte, for the beginnings of bodies that are longer
+	lent   [1 + 13*4]sync.Pool // of *[]byte, by class
+}
+
+// sizeOf returns the size of memory that is lent for n bytes, at most a quarter more than those, and its class: there are four
+// sizes between a power of two and the next.
+func sizeOf(n int64) (size int64, class int) {
+	n = max(n, smallestLent)
+	steps := bits.Len64(uint64(n-1)) - 3 //nolint:gosec // n is positive
+	quarters := (n-1)>>steps + 1         // 5 to 8 of them, or 4 when n is a power of two itself
+	return quarters << steps, 4*(steps-10) + int(quarters) - 4
 }
 
 // SetBodyLimits brings other limits in force, for requests that begin from now on.
 func (g *Gateway) SetBodyLimits(l BodyLimits) { g.bodies.limits.Store(&l) }
 
-// take reserves n bytes, if the limit allows it.
-func (b *bodies) take(n, limit int64) bool {
+// lend returns memory for at least n bytes, or nil when the limit does not allow it.
+func (b *bodies) lend(n, limit int64) *[]byte {
+	class := -1
+	if n <= largestLent {
+		n, class = sizeOf(n)
+	}
 	if b.held.Add(n) > limit && limit > 0 {
 		b.held.Add(-n)
-		return false
+		return nil
 	}
-	return true
+	if class >= 0 {
+		if m, ok := b.lent[class].Get().(*[]byte); ok {
+			return m
+		}
+	}
+	return new(make([]byte, n))
 }
 
-// buffer grows with what has arrived, and accounts for its memory.
+// back takes memory that nobody looks at any more.
+func (b *bodies) back(m *[]byte) {
+	n := int64(len(*m))
+	b.held.Add(-n)
+	if n <= largestLent {
+		_, class := sizeOf(n)
+		b.lent[class].Put(m)
+	}
+}
+
+// buffer is a body that grows with what has arrived.
 type buffer struct {
 	bodies *bodies
 	limits *BodyLimits
-	taken  atomic.Int64
-	bytes  []byte
-
-	lent     *[firstRead]byte // what bytes began as
-	returned bool
+	memory *[]byte // nil before the first byte
+	size   int
 }
 
 // grow makes room for at least one byte more. want is the length that was announced, -1 if none was.
 func (b *buffer) grow(want int64) error {
 	size := int64(firstRead)
-	if cap(b.bytes) > 0 {
-		size = int64(cap(b.bytes)) * readGrowth
+	if b.memory != nil {
+		size = int64(len(*b.memory)) * readGrowth
 	}
-	if want >= int64(len(b.bytes)) { // one byte more, so that the end is seen without growing again
+	if want >= int64(b.size) { // one byte more, so that the end is seen without growing again
 		size = min(size, want+1)
 	}
-	size = min(size, b.limits.Size+1)
-	if !b.bodies.take(size-int64(cap(b.bytes)), b.limits.Memory) {
+	grown := b.bodies.lend(min(size, b.limits.Size+1), b.limits.Memory)
+	if grown == nil {
 		e := anthropic.ErrOverloaded(overloadWait)
 		e.Message = "Overloaded: this gateway has no memory left for another request; try again in a moment."
 		return e
 	}
-	b.taken.Add(size - int64(cap(b.bytes)))
-	if b.lent == nil && want >= firstRead {
-		b.lent = b.bodies.lend()
-		b.bytes = b.lent[:0]
-		return nil
+	if b.memory != nil {
+		copy(*grown, (*b.memory)[:b.size])
+		b.bodies.back(b.memory)
 	}
-	grown := make([]byte, len(b.bytes), size)
-	copy(grown, b.bytes)
-	if b.bytes = grown; b.lent != nil && !b.returned {
-		b.bodies.first.Put(b.lent)
-		b.returned = true
-	}
+	b.memory = grown
 	return nil
 }
 
-func (b *bodies) lend() *[firstRead]byte {
-	if lent, ok := b.first.Get().(*[firstRead]byte); ok {
-		return lent
+// discard gives up a body that did not come to be.
+func (b *buffer) discard() {
+	if b.memory != nil {
+		b.bodies.back(b.memory)
 	}
-	return new([firstRead]byte)
 }
 
-// release gives the memory back to the account.
-func (b *buffer) release() { b.bodies.held.Add(-b.taken.Swap(0)) }
+// whole is the body, whose memory goes back when nobody needs it any more.
+func (b *buffer) whole() *wire.Body {
+	memory := b.memory
+	return wire.NewBody((*memory)[:b.size], func() { b.bodies.back(memory) })
+}
 
 // readBody reads the whole body, so that it can be judged before it is sent, sent more than once, and sent with a length.
-// Its memory counts as held until the answer begins.
-func (g *Gateway) readBody(r *web.Request) ([]byte, error) {
+// Its memory counts as held until it is released.
+func (g *Gateway) readBody(r *web.Request) (*wire.Body, error) {
 	if e := r.Head.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, anthropic.ErrInvalidRequest("A request body with content-encoding " + shorten(e) + " is not supported. Send it uncompressed.")
 	}
@@ -114,25 +141,33 @@ func (g *Gateway) readBody(r *web.Request) ([]byte, error) {
 		return nil, anthropic.ErrTooLarge(limits.Size)
 	}
 	body := &buffer{bodies: &g.bodies, limits: limits}
-	r.Hold(body.release)
-	pace := g.newPace(r, limits.Timeout)
+	if err := g.fill(body, r); err != nil {
+		body.discard()
+		return nil, err
+	}
+	return body.whole(), nil
+}
+
+// fill reads all of a request's body.
+func (g *Gateway) fill(body *buffer, r *web.Request) error {
+	pace := g.newPace(r, body.limits.Timeout)
 	defer pace.end()
 	for {
-		if len(body.bytes) == cap(body.bytes) {
+		if body.memory == nil || body.size == len(*body.memory) {
 			if err := body.grow(r.ContentLength); err != nil {
 				g.metrics.denials.WithLabelValues("overload").Inc()
-				return nil, err
+				return err
 			}
 		}
-		n, err := r.Body.Read(body.bytes[len(body.bytes):cap(body.bytes)])
-		body.bytes = body.bytes[:len(body.bytes)+n]
+		n, err := r.Body.Read((*body.memory)[body.size:])
+		body.size += n
 		switch {
-		case int64(len(body.bytes)) > limits.Size:
-			return nil, anthropic.ErrTooLarge(limits.Size)
+		case int64(body.size) > body.limits.Size:
+			return anthropic.ErrTooLarge(body.limits.Size)
 		case errors.Is(err, io.EOF):
-			return body.bytes, nil
+			return nil
 		case err != nil:
-			return nil, unreadable(err)
+			return unreadable(err)
 		}
 		pace.progress(n)
 	}

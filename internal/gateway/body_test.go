@@ -39,24 +39,48 @@ func TestReadBodyOfAnySize(t *testing.T) {
 		for _, length := range []int64{int64(n), -1} {
 			for name, from := range map[string]io.Reader{"at once": bytes.NewReader(want), "bytewise": iotest.OneByteReader(bytes.NewReader(want))} {
 				var deadlines []time.Time
-				got, err := g.readBody(arriving(from, length, &deadlines))
+				body, err := g.readBody(arriving(from, length, &deadlines))
 				if n > limit {
 					if shown, ok := errors.AsType[*anthropic.Error](err); !ok || shown.Status != 413 {
 						t.Errorf("%d bytes, length %d, %s: %v", n, length, name, err)
 					}
 					continue
 				}
-				if err != nil || !bytes.Equal(got, want) {
+				if err != nil {
+					t.Fatalf("%d bytes, length %d, %s: %v", n, length, name, err)
+				}
+				got, _ := body.Hold()
+				if !bytes.Equal(got, want) {
 					t.Errorf("%d bytes, length %d, %s: %d bytes, %v", n, length, name, len(got), err)
 				}
-				if length >= 0 && int64(cap(got)) > max(length+1, firstRead) {
-					t.Errorf("%d bytes, %s: holds %d", n, name, cap(got))
+				if held := g.bodies.held.Load(); length >= 0 && held > max((length+1)*5/4, firstRead) {
+					t.Errorf("%d bytes, %s: holds %d", n, name, held)
+				}
+				body.Release()
+				body.Release()
+				if held := g.bodies.held.Load(); held != 0 {
+					t.Errorf("%d bytes, %s: holds %d after its release", n, name, held)
 				}
 				if last := deadlines[len(deadlines)-1]; !last.IsZero() {
 					t.Errorf("the deadline stays at %v", last)
 				}
 			}
 		}
+	}
+}
+
+func TestSizesOfLentMemory(t *testing.T) {
+	t.Parallel()
+	last := -1
+	for n := int64(1); n <= largestLent; n += 512 {
+		size, class := sizeOf(n)
+		if size < n || size > max(n*5/4, smallestLent) || class < last || class > last+1 || class >= len(new(bodies).lent) {
+			t.Fatalf("%d bytes: size %d, class %d after %d", n, size, class, last)
+		}
+		if again, same := sizeOf(size); again != size || same != class {
+			t.Fatalf("%d bytes: size %d of class %d is %d of class %d", n, size, class, again, same)
+		}
+		last = class
 	}
 }
 
@@ -72,7 +96,15 @@ func TestBodiesDoNotShareMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		held = append(held, got)
+		content, _ := got.Hold()
+		held = append(held, content)
+		if i%3 == 0 { // one that is gone makes room for others
+			gone, err := g.readBody(arriving(bytes.NewReader(want), int64(len(want)), &deadlines))
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone.Release()
+		}
 	}
 	for i, got := range held {
 		if !bytes.Equal(got, bytes.Repeat([]byte{byte(i)}, firstRead+i)) {
@@ -104,7 +136,7 @@ func TestPaceOfABody(t *testing.T) {
 func TestBodyMemoryIsCounted(t *testing.T) {
 	t.Parallel()
 	const size = 100 << 10
-	g := bodyGateway(BodyLimits{Size: 1 << 20, Timeout: time.Minute, Memory: 3*size + firstRead})
+	g := bodyGateway(BodyLimits{Size: 1 << 20, Timeout: time.Minute, Memory: 3*size*5/4 + firstRead})
 	read := func() error {
 		var deadlines []time.Time
 		r := arriving(bytes.NewReader(make([]byte, size)), size, &deadlines)
@@ -120,7 +152,7 @@ func TestBodyMemoryIsCounted(t *testing.T) {
 	if !ok || shown.Status != anthropic.StatusOverloaded || shown.Type != anthropic.TypeOverloaded {
 		t.Errorf("%v", shown)
 	}
-	if held := g.bodies.held.Load(); held < 3*size || held > 3*size+firstRead {
+	if held := g.bodies.held.Load(); held < 3*size || held > 3*size*5/4 {
 		t.Errorf("%d bytes held", held)
 	}
 	g.SetBodyLimits(BodyLimits{Size: 1 << 20, Timeout: time.Minute})

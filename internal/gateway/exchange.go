@@ -44,6 +44,8 @@ func (g *Gateway) exchange(ctx context.Context, w wire.Writer, r *web.Request, p
 	if err != nil {
 		return err
 	}
+	letGo := sync.OnceFunc(body.Release)
+	defer letGo()
 	x, err := g.understand(r, path, caller, snapshot, body)
 	if err != nil {
 		return err
@@ -65,13 +67,15 @@ func (g *Gateway) exchange(ctx context.Context, w wire.Writer, r *web.Request, p
 		g.exchanges.Add(-1)
 	})
 	defer x.end()
-	return g.forward(ctx, w, x, body)
+	return g.forward(ctx, w, x, body, letGo)
 }
 
 // understand peeks at the body and finds where it goes. Everything up to here costs no more than one look at the bytes:
 // the CLI repeats a refused request several times at once.
-func (g *Gateway) understand(r *web.Request, path string, caller policy.Caller, snapshot *policy.Snapshot, body []byte) (*exchange, error) {
-	peek, err := anthropic.Peek(body)
+func (g *Gateway) understand(r *web.Request, path string, caller policy.Caller, snapshot *policy.Snapshot, body *wire.Body) (*exchange, error) {
+	text, _ := body.Hold()
+	defer body.Release()
+	peek, err := anthropic.Peek(text)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +134,8 @@ func identifier(id string) string {
 	return id
 }
 
-// forward sends the exchange and relays the answer.
-func (g *Gateway) forward(ctx context.Context, w wire.Writer, x *exchange, body []byte) error {
+// forward sends the exchange and relays the answer, for which the body is let go.
+func (g *Gateway) forward(ctx context.Context, w wire.Writer, x *exchange, body *wire.Body, letGo func()) error {
 	settings := &x.snapshot.Settings
 	out := &upstream.Exchange{
 		Path: x.path, Query: x.request.Query, Head: x.request.Head, Body: body, Peek: x.peek, Model: x.target.Model,
@@ -154,6 +158,7 @@ func (g *Gateway) forward(ctx context.Context, w wire.Writer, x *exchange, body 
 		})
 	}
 	result, err := g.pool.Do(ctx, x.target, out)
+	letGo()
 	e := &x.entry
 	e.Attempts, e.Upstream, e.ModelSent, e.MovedFrom = result.Attempts, result.Upstream, result.ModelSent, result.MovedFrom
 	switch {

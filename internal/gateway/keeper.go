@@ -81,6 +81,16 @@ func (k *keeper) send(p []byte, first func([]byte), flush bool) error {
 	return k.err
 }
 
+// flush sends what is held back.
+func (k *keeper) flush() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		k.err = k.w.Flush()
+	}
+	return k.err
+}
+
 // committed ends the wait for an early header and tells whether it was sent.
 func (k *keeper) committed() bool {
 	k.mu.Lock()

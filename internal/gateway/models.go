@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -15,7 +16,13 @@ import (
 	"carpool/internal/wire"
 )
 
-// modelPage is the API's list of models. It is always complete in one page.
+// How many models a page has, as the API has it.
+const (
+	pageDefault = 20
+	pageMost    = 1000
+)
+
+// modelPage is a page of the API's list of models.
 type modelPage struct {
 	Data    []json.RawMessage `json:"data"`
 	HasMore bool              `json:"has_more"`
@@ -33,8 +40,15 @@ func (g *Gateway) listModels(ctx context.Context, w wire.Writer, r *web.Request)
 	if err != nil {
 		return err
 	}
-	models := g.usableModels(ctx, snapshot, caller)
-	page := modelPage{Data: make([]json.RawMessage, 0, len(models))}
+	cut, err := parsePaging(r.Query)
+	if err != nil {
+		return err
+	}
+	models, more, err := cut.page(g.usableModels(ctx, snapshot, caller))
+	if err != nil {
+		return err
+	}
+	page := modelPage{Data: make([]json.RawMessage, 0, len(models)), HasMore: more}
 	for _, m := range models {
 		page.Data = append(page.Data, m.object)
 	}
@@ -42,6 +56,51 @@ func (g *Gateway) listModels(ctx context.Context, w wire.Writer, r *web.Request)
 		page.FirstID, page.LastID = &models[0].id, &models[n-1].id
 	}
 	return writeJSON(w, r, page)
+}
+
+// paging is the part of a list that a client asks for: so many after one id or before another.
+type paging struct {
+	limit         int
+	after, before string
+}
+
+func parsePaging(query string) (paging, error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return paging{}, anthropic.ErrInvalidRequest("The query cannot be read.")
+	}
+	p := paging{limit: pageDefault, after: values.Get("after_id"), before: values.Get("before_id")}
+	if text := values.Get("limit"); text != "" {
+		if p.limit, err = strconv.Atoi(text); err != nil {
+			return p, anthropic.ErrInvalidRequest("limit: Input should be a valid integer, unable to parse string as an integer")
+		}
+		if p.limit < 1 || p.limit > pageMost {
+			return p, anthropic.ErrInvalidRequest(fmt.Sprintf("limit: Input should be between 1 and %d", pageMost))
+		}
+	}
+	if p.after != "" && p.before != "" {
+		return p, anthropic.ErrInvalidRequest("Only one of `before_id` and `after_id` can be used.")
+	}
+	return p, nil
+}
+
+// page returns the models asked for, and whether there are more in that direction.
+func (p paging) page(models []usableModel) (page []usableModel, more bool, err error) {
+	at := func(field, id string) int {
+		i := slices.IndexFunc(models, func(m usableModel) bool { return anthropic.NormalizeModel(m.id) == anthropic.NormalizeModel(id) })
+		if i < 0 {
+			err = anthropic.ErrInvalidRequest(field + ": " + shorten(id) + " is no model of this list")
+		}
+		return i
+	}
+	switch {
+	case p.before != "":
+		i := max(at("before_id", p.before), 0)
+		return models[max(i-p.limit, 0):i], i > p.limit, err
+	case p.after != "":
+		models = models[at("after_id", p.after)+1:]
+	}
+	return models[:min(p.limit, len(models))], len(models) > p.limit, err
 }
 
 func (g *Gateway) showModel(ctx context.Context, w wire.Writer, r *web.Request, id string) error {
@@ -116,6 +175,7 @@ func writeJSON(w wire.Writer, r *web.Request, v any) error {
 	if err != nil {
 		return anthropic.ErrInternal(err)
 	}
+	body = append(body, '\n') // people look at it in a terminal
 	head := wire.Head{
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "Request-Id", Value: r.ID},

@@ -11,15 +11,19 @@ import (
 )
 
 // permit decides from a request's head alone whether the caller may make it: the key's scope, then the client policy.
-// Which models the key may use is decided when the body has named one.
+// Which models the key may use is decided when the body has named one. With which program somebody looks at their own
+// account is nobody's business: it never reaches an upstream.
 func (g *Gateway) permit(r *web.Request, c policy.Caller, s *policy.Snapshot) error {
-	switch endpoint := endpointOf(r.Route); {
+	endpoint := endpointOf(r.Route)
+	switch {
 	case !c.MayComeFrom(r.Remote.Addr()):
 		g.metrics.denials.WithLabelValues("scope").Inc()
 		return anthropic.ErrPermission("The Carpool key " + c.Key.Name + " may not be used from " + showAddress(r.Remote.Addr()) + ". Ask the operator of this gateway.")
 	case !c.MayUse(endpoint):
 		g.metrics.denials.WithLabelValues("scope").Inc()
 		return anthropic.ErrPermission("The Carpool key " + c.Key.Name + " may not be used for " + r.Route + ". Ask the operator of this gateway.")
+	case endpoint == policy.EndpointAccount:
+		return nil
 	}
 	return g.judgeClient(r, s)
 }
@@ -87,7 +91,8 @@ func objection(rules *policy.ClientPolicy, against policy.Objection, client anth
 	if agent = shortAgent(agent); agent != "" {
 		seen = agent
 	}
-	return "This gateway serves only " + wanted + "; this request came from " + seen + "." + install
+	return "This gateway serves only " + wanted + "; this request came from " + seen + "." + install +
+		" (Its operator serves other programs with claudeCode.requireClient: off.)"
 }
 
 // alternatives lists at most the last few of many.

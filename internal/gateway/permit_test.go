@@ -38,13 +38,11 @@ func TestOnlyAcceptedClientsAreServed(t *testing.T) {
 		{"POST", "/v1/messages/count_tokens"},
 		{"GET", "/v1/models"},
 		{"GET", "/v1/models/claude-opus-5-5"},
-		{"GET", "/v1/user"},
-		{"GET", "/v1/usage"},
 	} {
 		ask := func(headers ...string) answer {
 			return r.do(r.request(endpoint.method, endpoint.path, plainRequest, headers...))
 		}
-		forbidden(t, ask("User-Agent: curl/8.5.0"), "only Claude Code 2.1.9 or later", "came from curl/8.5.0", "npm install -g @anthropic-ai/claude-code@latest")
+		forbidden(t, ask("User-Agent: curl/8.5.0"), "only Claude Code 2.1.9 or later", "came from curl/8.5.0", "npm install -g @anthropic-ai/claude-code@latest", "claudeCode.requireClient")
 		forbidden(t, ask("User-Agent: claude-cli/2.1.8 (external, cli)"), "serves Claude Code 2.1.9 or later; this is 2.1.8.", "npm install -g")
 		if got := ask(cliAgent); got.status == 403 {
 			t.Errorf("%s: %s", endpoint.path, got.body)
@@ -69,11 +67,29 @@ func TestOnlyAcceptedClientsAreServed(t *testing.T) {
 	want := `
 # HELP carpool_client_objections_total Requests of programs that the client policy objects to, by reason and by whether they were refused or only warned of.
 # TYPE carpool_client_objections_total counter
-carpool_client_objections_total{action="refused",reason="old_version"} 7
-carpool_client_objections_total{action="refused",reason="other_client"} 10
+carpool_client_objections_total{action="refused",reason="old_version"} 5
+carpool_client_objections_total{action="refused",reason="other_client"} 8
 `
 	if err := testutil.GatherAndCompare(r.registry, strings.NewReader(want), "carpool_client_objections_total"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Developers look at their own account with whatever they have, as docs/developers.md tells them to.
+func TestEveryProgramSeesItsAccount(t *testing.T) {
+	r := newRig(t, answerPlain, func(d *policy.Document) {
+		d.Settings.Client = policy.ClientPolicy{Disabled: true, Require: policy.RequireEnforce, MinVersion: "9.0.0"}
+	})
+	for _, path := range []string{"/v1/user", "/v1/usage", "/v1/v1/user"} {
+		for _, agent := range []string{"curl/8.5.0", "Anthropic/JS 0.70.0", "claude-cli/1.0.57 (external, cli)"} {
+			if got := r.do(r.request("GET", path, "", "User-Agent: "+agent)); got.status != 200 {
+				t.Errorf("%s by %s: %d %s", path, agent, got.status, got.body)
+			}
+		}
+	}
+	forbidden(t, r.do(r.request("GET", "/v1/models", "", "User-Agent: curl/8.5.0")))
+	if n := testutil.CollectAndCount(r.registry, "carpool_client_objections_total"); n != 1 {
+		t.Errorf("%d kinds of objections counted, want that of the list of models alone", n)
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"carpool/internal/wire"
 )
 
-// A stream spends most of its life waiting for the next event of some hundred bytes, and there are thousands of them; a
-// plain answer is read as fast as it comes, and is gone.
+// A stream spends most of its life waiting for the next event of some hundred bytes, and there are thousands of them. What
+// comes as fast as it is read, a plain answer or a stream at full speed, is taken in larger pieces.
 const (
 	streamBuffer = 4 << 10
 	plainBuffer  = 32 << 10
@@ -28,23 +28,22 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 	stream := anthropic.IsStream(kind)
 	body, err := io.Reader(r.Body), error(nil)
 	if k.committed() { // without a content encoding, which was not known then
-		if body, err = decoder(encoding, r.Body); err != nil {
+		if body, err = upstream.Decoder(encoding, r.Body); err != nil {
 			return fmt.Errorf("upstream %q: cannot decode %s: %w", x.entry.Upstream, shorten(encoding), err)
 		}
 		encoding = ""
 	}
 	tap := newTap(kind, encoding)
-	buffers, may := &g.plainBuffers, (func() bool)(nil)
+	may := (func() bool)(nil)
 	head := x.withRequestID(upstream.ResponseHead(r.Head))
 	if stream {
-		buffers = &g.streamBuffers
 		g.metrics.streams.Inc()
 		defer g.metrics.streams.Dec()
 		head.Set("X-Accel-Buffering", "no")
 		may = tap.Between
 	}
-	buffer := buffers.get()
-	defer buffers.put(buffer)
+	buffer := g.lendBuffer(stream)
+	defer func() { buffer.back() }()
 
 	x.entry.Status = r.Status
 	sendErr := k.begin(r.Status, head, may)
@@ -62,9 +61,16 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 	}
 	for sendErr == nil && err == nil {
 		var n int
-		if n, err = body.Read(buffer); n > 0 {
-			sendErr = k.send(buffer[:n], see, stream)
+		if n, err = body.Read(buffer.bytes); n > 0 {
+			sendErr = k.send(buffer.bytes[:n], see, stream && err == nil) // the end goes out with what follows it
 		}
+		if fast := n > streamBuffer/2; stream && fast == buffer.slow {
+			buffer.back()
+			buffer = g.lendBuffer(!fast)
+		}
+	}
+	if sendErr == nil && !tap.Ended() {
+		sendErr = k.flush() // should it turn out to be broken off, the client has all that there was of it
 	}
 	k.stop()
 	result, readable := tap.Close()
@@ -92,11 +98,11 @@ func (x *exchange) conclude(ctx context.Context, w wire.Writer, end ending) erro
 			w.Abort()
 		}
 		return nil
-	case errors.Is(context.Cause(ctx), web.ErrStopping):
+	case !ended && errors.Is(context.Cause(ctx), web.ErrStopping):
 		x.entry.Outcome = ledger.OutcomeCut
 		w.Abort()
 		return web.ErrStopping
-	case end.sent != nil || ctx.Err() != nil:
+	case end.sent != nil || !ended && ctx.Err() != nil:
 		x.entry.Outcome = ledger.OutcomeCanceled
 		w.Abort()
 		return context.Cause(ctx)
@@ -149,6 +155,23 @@ func withLength(head wire.Head, n int) wire.Head {
 	head.Set("Content-Length", strconv.Itoa(n))
 	return head
 }
+
+// relayBuffer is lent for reading an answer: a small one while it is slow.
+type relayBuffer struct {
+	bytes []byte
+	slow  bool
+	from  *bufferPool
+}
+
+func (g *Gateway) lendBuffer(slow bool) relayBuffer {
+	from := &g.plainBuffers
+	if slow {
+		from = &g.streamBuffers
+	}
+	return relayBuffer{from.get(), slow, from}
+}
+
+func (b relayBuffer) back() { b.from.put(b.bytes) }
 
 // bufferPool lends buffers of one size.
 type bufferPool struct {

@@ -1,19 +1,12 @@
 package gateway
 
 import (
-	"bufio"
-	"compress/flate"
-	"compress/gzip"
-	"compress/zlib"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
-	"github.com/andybalholm/brotli"
-	"github.com/klauspost/compress/zstd"
-
 	"carpool/internal/anthropic"
+	"carpool/internal/upstream"
 )
 
 // maxDecoded is how much of a compressed answer is metered: many times the longest that a model gives, and an end to what
@@ -39,48 +32,10 @@ func newTap(contentType, encoding string) *tap {
 	t.pipe, t.done = to, make(chan struct{})
 	go func() { // ends when Close closes the pipe
 		defer close(t.done)
-		t.failed = decode(t.meter, encoding, from)
+		t.failed = upstream.Decode(t.meter, encoding, from, maxDecoded)
 		_, _ = io.Copy(io.Discard, from)
 	}()
 	return t
-}
-
-// decode copies what from holds into a meter. The bytes are foreign: not even a panic of a decoder may harm the relay.
-func decode(into *anthropic.Meter, encoding string, from io.Reader) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the decoder of %s panicked: %v", encoding, p)
-		}
-	}()
-	plain, err := decoder(encoding, from)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(into, io.LimitReader(plain, maxDecoded))
-	if c, ok := plain.(interface{ Close() }); ok { // zstd keeps goroutines
-		c.Close()
-	}
-	return err
-}
-
-func decoder(encoding string, from io.Reader) (io.Reader, error) {
-	switch strings.ToLower(strings.TrimSpace(encoding)) {
-	case "", "identity":
-		return from, nil
-	case "gzip", "x-gzip":
-		return gzip.NewReader(from)
-	case "deflate": // with the header of zlib, or, as many send it, without
-		peeked := bufio.NewReader(from)
-		if head, err := peeked.Peek(2); err == nil && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
-			return zlib.NewReader(peeked)
-		}
-		return flate.NewReader(peeked), nil
-	case "br":
-		return brotli.NewReader(from), nil
-	case "zstd":
-		return zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
-	}
-	return nil, fmt.Errorf("the content encoding %q is not known", encoding)
 }
 
 // Write shows p to the meter.

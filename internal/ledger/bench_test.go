@@ -2,13 +2,38 @@ package ledger_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"carpool/internal/fleet"
 	"carpool/internal/ledger"
 	"carpool/internal/policy"
 )
+
+// spendUsual makes an exchange of Claude Code by one of many users.
+func spendUsual(b *testing.B, l *ledger.Ledger, user int) {
+	o := ask(rand(), 1000, policy.Unlimited, policy.Unlimited)
+	if user > 0 {
+		o.Entry.User, o.Entry.KeyID = fmt.Sprintf("user%03d@example.com", user), fmt.Sprintf("0192f0c1d2e3-%03d", user)
+	}
+	o.Entry.SessionID, o.Entry.Client, o.Entry.ClientVersion = "5f0c3c1e-7a52-4f0e-9a38-000000000000", "claude-cli", "2.1.330"
+	x, err := l.Reserve(context.Background(), o)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	e := x.Entry()
+	e.Outcome, e.Status, e.FirstByte, e.Duration, e.InputTokens, e.OutputTokens = fleet.OutcomeFinished, 200, 812, 2345, 500, 300
+	e.ModelServed, e.ModelSent, e.Route, e.Upstream, e.Attempts = e.ModelAsked, e.ModelAsked, "default", "anthropic-main", 1
+	e.MessageID, e.StopReason, e.UpstreamRequestID = "msg_01XFDUDYJgAACzvnptvVoYEL", "tool_use", "req_011CSHoEeqs5C35K2UUqR7Fy"
+	e.Usage = []byte(`{"input_tokens":500,"output_tokens":300,"cache_read_input_tokens":0}`)
+	e.Tools = []fleet.ToolCount{{Name: "Bash", Count: 1}}
+	if err := x.Settle(e); err != nil {
+		b.Error(err)
+	}
+}
 
 // benchmark measures exchanges, with everything that they cost away from the request too.
 func benchmark(b *testing.B, parallel int) {
@@ -16,20 +41,7 @@ func benchmark(b *testing.B, parallel int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	one := func() {
-		x, err := l.Reserve(context.Background(), ask(rand(), 1000, policy.Unlimited, policy.Unlimited))
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		e := x.Entry()
-		e.Outcome, e.Status, e.InputTokens, e.OutputTokens = fleet.OutcomeFinished, 200, 500, 300
-		e.Usage = []byte(`{"input_tokens":500,"output_tokens":300,"cache_read_input_tokens":0}`)
-		e.Tools = []fleet.ToolCount{{Name: "Bash", Count: 1}}
-		if err := x.Settle(e); err != nil {
-			b.Error(err)
-		}
-	}
+	one := func() { spendUsual(b, l, 0) }
 	b.ReportAllocs()
 	spent := processorTime(b)
 	if parallel == 1 {
@@ -62,3 +74,40 @@ func benchmark(b *testing.B, parallel int) {
 func BenchmarkExchange(b *testing.B)            { benchmark(b, 1) }
 func BenchmarkExchange64Parallel(b *testing.B)  { benchmark(b, 64) }
 func BenchmarkExchange512Parallel(b *testing.B) { benchmark(b, 512) }
+
+// benchmarkMove measures what becomes of settlements away from the request: the way into the database and to control's door.
+func benchmarkMove(b *testing.B, users int) {
+	const size = 2000
+	o := ledger.Options{Node: "n1"}
+	o.Rest()
+	l, err := ledger.Open(b.Context(), file(b), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	var spent time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		after := l.LastSeq()
+		for i := range size {
+			spendUsual(b, l, i*7919%users)
+		}
+		before := processorTime(b)
+		b.StartTimer()
+		entries, err := l.Outbox(b.Context(), after, size)
+		if err != nil || len(entries) != size {
+			b.Fatal(len(entries), err)
+		}
+		if err := l.Acknowledge(b.Context(), entries[size-1].Seq); err != nil {
+			b.Fatal(err)
+		}
+		spent += processorTime(b) - before
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N*size), "cpu-ns/entry")
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func BenchmarkMove(b *testing.B)         { benchmarkMove(b, 1) }
+func BenchmarkMove200Users(b *testing.B) { benchmarkMove(b, 200) }

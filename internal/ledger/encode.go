@@ -13,41 +13,40 @@ import (
 
 var errYear = errors.New("cannot encode the entry: its year has more than four digits")
 
-// appendEntry appends an entry as it is stored: the JSON that encoding/json would make of it, without Node and Seq, which
-// are columns of their own. It is written by hand because it runs twice per exchange on the request path, where
-// reflection costs more than the whole journal. Usage must be valid JSON.
+// appendEntry appends an entry as it is stored: JSON that encoding/json reads, without Node and Seq, which are columns of
+// their own, and without fields that are zero. It is written by hand because it runs twice per exchange on the request
+// path, where reflection costs more than the whole journal. Usage must be valid JSON.
 func appendEntry(b []byte, e *Entry) ([]byte, error) {
 	if y := e.StartedAt.Year(); y < 0 || y > 9999 {
 		return nil, errYear
 	}
 	w := body{b}
-	w.b = append(w.b, `{"node":"","seq":0`...)
-	w.text("id", e.ID)
-	w.b = append(w.b, `,"startedAt":"`...)
+	w.b = append(w.b, `{"startedAt":"`...)
 	w.b = e.StartedAt.AppendFormat(w.b, time.RFC3339Nano)
 	w.b = append(w.b, '"')
+	w.text("id", e.ID)
 	w.number("firstByteMs", e.FirstByte)
 	w.number("durationMs", e.Duration)
 	w.text("outcome", string(e.Outcome))
 	w.number("status", int64(e.Status))
-	w.optional("errorType", e.ErrorType)
+	w.text("errorType", e.ErrorType)
 
 	w.text("user", e.User)
-	w.optional("team", e.Team)
+	w.text("team", e.Team)
 	w.text("keyId", e.KeyID)
 	w.text("keyName", e.KeyName)
 	w.text("endpoint", e.Endpoint)
 	w.truth("stream", e.Stream)
 
 	w.text("modelAsked", e.ModelAsked)
-	w.optional("modelSent", e.ModelSent)
-	w.optional("modelServed", e.ModelServed)
-	w.optional("route", e.Route)
-	w.optional("upstream", e.Upstream)
+	w.text("modelSent", e.ModelSent)
+	w.text("modelServed", e.ModelServed)
+	w.text("route", e.Route)
+	w.text("upstream", e.Upstream)
 	w.number("attempts", int64(e.Attempts))
-	w.optional("movedFrom", e.MovedFrom)
-	w.optional("messageId", e.MessageID)
-	w.optional("stopReason", e.StopReason)
+	w.text("movedFrom", e.MovedFrom)
+	w.text("messageId", e.MessageID)
+	w.text("stopReason", e.StopReason)
 
 	w.number("inputTokens", e.InputTokens)
 	w.number("outputTokens", e.OutputTokens)
@@ -56,9 +55,9 @@ func appendEntry(b []byte, e *Entry) ([]byte, error) {
 	w.number("cacheWrite1hTokens", e.CacheWrite1hTokens)
 	w.number("thinkingTokens", e.ThinkingTokens)
 	w.number("webSearches", e.WebSearches)
-	w.optional("serviceTier", e.ServiceTier)
-	w.optional("inferenceGeo", e.InferenceGeo)
-	w.optional("speed", e.Speed)
+	w.text("serviceTier", e.ServiceTier)
+	w.text("inferenceGeo", e.InferenceGeo)
+	w.text("speed", e.Speed)
 	if len(e.Usage) > 0 {
 		w.key("usage")
 		w.b = append(w.b, e.Usage...)
@@ -66,14 +65,14 @@ func appendEntry(b []byte, e *Entry) ([]byte, error) {
 	w.truth("estimated", e.Estimated)
 	w.number("quotaTokens", e.QuotaTokens)
 
-	w.optional("sessionId", e.SessionID)
-	w.optional("agentId", e.AgentID)
-	w.optional("parentAgentId", e.ParentAgentID)
-	w.optional("requestClass", e.RequestClass)
-	w.optional("client", e.Client)
-	w.optional("clientVersion", e.ClientVersion)
-	w.optional("clientRequestId", e.ClientRequestID)
-	w.optional("upstreamRequestId", e.UpstreamRequestID)
+	w.text("sessionId", e.SessionID)
+	w.text("agentId", e.AgentID)
+	w.text("parentAgentId", e.ParentAgentID)
+	w.text("requestClass", e.RequestClass)
+	w.text("client", e.Client)
+	w.text("clientVersion", e.ClientVersion)
+	w.text("clientRequestId", e.ClientRequestID)
+	w.text("upstreamRequestId", e.UpstreamRequestID)
 
 	w.tools(e.Tools)
 	w.number("fileOperations", e.FileOperations)
@@ -82,7 +81,7 @@ func appendEntry(b []byte, e *Entry) ([]byte, error) {
 	return append(w.b, '}'), nil
 }
 
-// body is an entry's JSON in the making. Names are plain ASCII.
+// body is an entry's JSON in the making. Names are plain ASCII. What is zero is left out.
 type body struct{ b []byte }
 
 func (w *body) key(name string) {
@@ -92,24 +91,24 @@ func (w *body) key(name string) {
 }
 
 func (w *body) number(name string, n int64) {
-	w.key(name)
-	w.b = strconv.AppendInt(w.b, n, 10)
+	if n != 0 {
+		w.key(name)
+		w.b = strconv.AppendInt(w.b, n, 10)
+	}
 }
 
 func (w *body) truth(name string, is bool) {
-	w.key(name)
-	w.b = strconv.AppendBool(w.b, is)
-}
-
-func (w *body) optional(name, s string) {
-	if s != "" {
-		w.text(name, s)
+	if is {
+		w.key(name)
+		w.b = append(w.b, "true"...)
 	}
 }
 
 func (w *body) text(name, s string) {
-	w.key(name)
-	w.quote(s)
+	if s != "" {
+		w.key(name)
+		w.quote(s)
+	}
 }
 
 func (w *body) tools(tools []ToolCount) {

@@ -72,16 +72,16 @@ func TestEntryJSON(t *testing.T) {
 }
 
 func FuzzSegment(f *testing.F) {
-	o, err := openingFrame(&leftover{id: "e1", user: "alice"}, &Entry{ID: "e1"})
+	o, err := openingFrame(nil, &leftover{id: "e1", user: "alice"}, &Entry{ID: "e1"})
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := &settlement{entry: &Entry{ID: "e1"}}
-	if s.frame, s.body, err = settlementFrame(&s.reservation, s.entry); err != nil {
+	s := &settlement{entry: &Entry{ID: "e1"}, frame: &buffer{}}
+	if s.frame.b, _, err = settlementFrame(nil, &s.reservation, s.entry); err != nil {
 		f.Fatal(err)
 	}
 	s.number(1)
-	f.Add(append(append(segmentHead("x", 0), o...), s.frame...))
+	f.Add(append(append(segmentHead("x", 0), o...), s.frame.b...))
 	f.Add([]byte(segmentMagic))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := &recovery{l: &Ledger{node: "n"}, open: map[string]*leftover{}}

@@ -51,12 +51,14 @@ type reservation struct {
 	accounts       [2]*account // daily, monthly; nil for an exchange that crashed
 }
 
-// Exchange is an admitted request that waits for its settlement.
+// Exchange is an admitted request that waits for its settlement. It holds what both its records need, in one piece.
 type Exchange struct {
-	ledger  *Ledger
-	opening Entry
-	formula policy.Formula
-	reservation
+	ledger     *Ledger
+	entry      Entry // the opening's, and then the settlement's
+	formula    policy.Formula
+	opening    opening
+	settlement settlement
+	ticket     ticket // of one after the other
 
 	once sync.Once
 	err  error
@@ -79,13 +81,13 @@ func (l *Ledger) Reserve(ctx context.Context, o Opening) (*Exchange, error) {
 	// Stored times have microseconds; an entry should not change by being stored.
 	o.Entry.StartedAt = o.Entry.StartedAt.UTC().Truncate(time.Microsecond)
 	o.Entry.Node = l.node
-	x := &Exchange{ledger: l, opening: o.Entry, formula: o.Formula}
-	if err := l.hold(x, o, now); err != nil {
+	x := &Exchange{ledger: l, entry: o.Entry, formula: o.Formula}
+	if err := l.hold(x, &o, now); err != nil {
 		return nil, err
 	}
 	if err := l.note(ctx, x, &o); err != nil {
 		l.mu.Lock()
-		x.release()
+		x.settlement.release()
 		l.mu.Unlock()
 		return nil, fmt.Errorf("cannot open an exchange: %w", err)
 	}
@@ -94,25 +96,28 @@ func (l *Ledger) Reserve(ctx context.Context, o Opening) (*Exchange, error) {
 
 // note has the opening written.
 func (l *Ledger) note(ctx context.Context, x *Exchange, o *Opening) error {
-	e := &o.Entry
+	e, r := &x.entry, &x.settlement.reservation
 	if len(e.Usage) > 0 && !json.Valid(e.Usage) {
 		return errors.New("its usage is not JSON")
 	}
 	estimate := quota.Clamp(o.InputEstimate)
 	crashed := *e
 	crashed.InputTokens = estimate
-	frame, err := openingFrame(&leftover{
-		id: e.ID, user: e.User, daily: x.daily, monthly: x.monthly,
-		reserved: x.tokens, estimate: estimate, charge: charge(o.Formula, &crashed),
-	}, e)
-	if err != nil {
+	frame := l.writer.frames.get()
+	var err error
+	if frame.b, err = openingFrame(frame.b[:0], &leftover{
+		id: e.ID, user: e.User, daily: r.daily, monthly: r.monthly,
+		reserved: r.tokens, estimate: estimate, charge: charge(o.Formula, &crashed),
+	}, e); err != nil {
 		return err
 	}
-	return l.writer.do(ctx, &opening{id: e.ID, frame: frame})
+	x.opening = opening{id: e.ID, frame: frame}
+	x.ticket.op = &x.opening
+	return l.writer.write(ctx, &x.ticket)
 }
 
 // hold decides, and reserves in memory.
-func (l *Ledger) hold(x *Exchange, o Opening, now time.Time) error {
+func (l *Ledger) hold(x *Exchange, o *Opening, now time.Time) error {
 	user, asked := o.Entry.User, quota.Clamp(o.Tokens)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,7 +125,7 @@ func (l *Ledger) hold(x *Exchange, o Opening, now time.Time) error {
 	day := l.books.account(user, quota.Daily, p.daily)
 	month := l.books.account(user, quota.Monthly, p.monthly)
 	day.Limit, month.Limit = o.Daily, o.Monthly
-	x.reservation = reservation{asked, p.daily, p.monthly, [2]*account{day, month}}
+	x.settlement.reservation = reservation{asked, p.daily, p.monthly, [2]*account{day, month}}
 	refused := quota.Reserve(asked, &day.Account, &month.Account)
 	if refused == nil {
 		return nil
@@ -128,7 +133,7 @@ func (l *Ledger) hold(x *Exchange, o Opening, now time.Time) error {
 	l.gauges.denied()
 	var denied *Denied
 	for _, i := range refused {
-		w, a := quota.Windows()[i], x.accounts[i]
+		w, a := quota.Windows()[i], x.settlement.accounts[i]
 		d := &Denied{
 			Window: w, Limit: a.Limit, Used: a.Used, Reserved: a.Reserved, Asked: asked,
 			ResetsAt: a.ends.UTC(), Temporary: a.FitsSettled(asked),
@@ -150,7 +155,7 @@ func (r *reservation) release() {
 }
 
 // Entry returns the opening's entry, to be completed for Settle.
-func (x *Exchange) Entry() Entry { return x.opening }
+func (x *Exchange) Entry() Entry { return x.entry }
 
 // Settle ends the exchange with its final entry and returns once that is committed. Its identity fields are those of the
 // Opening whatever final says; Node, Seq and QuotaTokens are set here. It waits for no context, because what was spent is
@@ -160,28 +165,32 @@ func (x *Exchange) Entry() Entry { return x.opening }
 // reservation is held. A second call does nothing and returns what the first did.
 func (x *Exchange) Settle(final Entry) error {
 	x.once.Do(func() {
-		if err := x.settle(&final); err != nil {
-			x.err = fmt.Errorf("cannot settle exchange %s: %w", x.opening.ID, err)
+		if err := x.settle(final); err != nil {
+			x.err = fmt.Errorf("cannot settle exchange %s: %w", x.entry.ID, err)
 		}
 	})
 	return x.err
 }
 
-func (x *Exchange) settle(final *Entry) error {
-	o := &x.opening
+func (x *Exchange) settle(final Entry) error {
+	o := &x.entry
 	final.Node, final.Seq, final.ID, final.StartedAt = o.Node, 0, o.ID, o.StartedAt
 	final.User, final.Team, final.KeyID, final.KeyName = o.User, o.Team, o.KeyID, o.KeyName
 	final.Endpoint, final.Stream, final.ModelAsked = o.Endpoint, o.Stream, o.ModelAsked
 	if len(final.Usage) > 0 && !json.Valid(final.Usage) {
 		final.Usage = nil // would make the whole entry unreadable
 	}
-	final.QuotaTokens = charge(x.formula, final)
-	frame, body, err := settlementFrame(&x.reservation, final)
+	final.QuotaTokens = charge(x.formula, &final)
+	x.entry = final
+	s := &x.settlement
+	s.entry, s.frame = &x.entry, x.ledger.writer.frames.get()
+	frame, body, err := settlementFrame(s.frame.b[:0], &s.reservation, s.entry)
 	if err != nil {
 		return err
 	}
-	s := &settlement{reservation: x.reservation, entry: final, frame: frame, body: body}
-	return x.ledger.writer.do(context.Background(), s)
+	s.frame.b, s.body = frame, frame[body:]
+	x.ticket = ticket{op: s, wake: x.ticket.wake}
+	return x.ledger.writer.write(context.Background(), &x.ticket)
 }
 
 // charge returns what an exchange costs its quota. Counting tokens is free.

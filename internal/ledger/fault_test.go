@@ -177,16 +177,12 @@ func TestReserveGivenUpInTheQueueHoldsNothing(t *testing.T) {
 }
 
 func TestReserveGivenUpDuringTheCommitIsAdmitted(t *testing.T) {
-	l := testLedger(t)
-	first, second := newBarrier(), newBarrier()
+	d := &disk{}
+	l := tunedLedger(t, filepath.Join(t.TempDir(), "ledger.db"), tuning{create: d.create})
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	group.Go(func() { _ = l.writer.do(context.Background(), first) })
-	<-first.reached
-	group.Go(func() { _ = l.writer.do(context.Background(), second) })
-	waitQueued(l, 1)
-	group.Go(func() {
-		x, err := l.Reserve(ctx, testOpening("e1", 10))
+	exchange := func(id string) {
+		x, err := l.Reserve(ctx, testOpening(id, 10))
 		if err != nil {
 			t.Error(err)
 			return
@@ -194,14 +190,20 @@ func TestReserveGivenUpDuringTheCommitIsAdmitted(t *testing.T) {
 		if err := x.Settle(Entry{Outcome: fleet.OutcomeCanceled}); err != nil {
 			t.Error(err)
 		}
-	})
-	waitQueued(l, 2)
+	}
+	first, second := newBarrier(), newBarrier()
+	d.hold.Store(&first)
+	group.Go(func() { exchange("e1") })
+	<-first.reached // e1 is being written
+	group.Go(func() { exchange("e2") })
+	waitQueued(l, 1)
+	d.hold.Store(&second)
 	close(first.open)
-	<-second.reached // the writer has taken both
+	<-second.reached // e2 is being written, by whoever
 	cancel()
 	close(second.open)
 	group.Wait()
-	if u := state(l); u.Reserved != 0 || inFlight(t, l) != 0 || booked(t, l) != 1 {
+	if u := state(l); u.Reserved != 0 || inFlight(t, l) != 0 || booked(t, l) != 2 {
 		t.Errorf("%+v", u)
 	}
 }
@@ -240,8 +242,9 @@ func TestCancellationAtAnyMomentLeaksNothing(t *testing.T) {
 type disk struct {
 	full    atomic.Bool
 	partial int
-	stuck   atomic.Bool // nothing can be cut off either
-	refuse  atomic.Bool // no new files
+	stuck   atomic.Bool             // nothing can be cut off either
+	refuse  atomic.Bool             // no new files
+	hold    atomic.Pointer[barrier] // in the way of the next write
 }
 
 func (d *disk) create(path string) (segmentFile, error) {
@@ -258,6 +261,10 @@ type diskFile struct {
 }
 
 func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
+	if b := f.disk.hold.Swap(nil); b != nil {
+		close(b.reached)
+		<-b.open
+	}
 	if !f.disk.full.Load() {
 		return f.segmentFile.WriteAt(p, at)
 	}
@@ -413,7 +420,7 @@ func TestSettlementAppliedTwiceCountsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for seq := range int64(2) { // without a number it is known by its id
-		s := &settlement{reservation: x.reservation, entry: &Entry{ID: "e1", User: "alice", QuotaTokens: 7}, seq: seq}
+		s := &settlement{reservation: x.settlement.reservation, entry: &Entry{ID: "e1", StartedAt: x.entry.StartedAt, User: "alice", QuotaTokens: 7}, seq: seq}
 		if err := l.writer.do(t.Context(), step(s.apply)); err != nil {
 			t.Fatal(err)
 		}

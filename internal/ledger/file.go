@@ -52,7 +52,7 @@ func openFile(ctx context.Context, path string) (_ *file, err error) {
 	if err := f.claim(path); err != nil {
 		return nil, err
 	}
-	if f.write, err = sql.Open("sqlite", dsn(path)); err != nil {
+	if f.write, err = sql.Open("sqlite", dsn(path, "cache_size(-8000)", "wal_autocheckpoint(4000)")); err != nil {
 		return nil, err
 	}
 	f.write.SetMaxOpenConns(1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"sync"
 	"time"
 
 	"carpool/internal/quota"
@@ -28,6 +29,27 @@ var (
 	errBroken = errors.New("a record's checksum is wrong")
 	errRecord = errors.New("a record makes no sense")
 )
+
+// buffer holds a frame. It is lent by buffers, and given back when nobody reads the frame any more.
+type buffer struct{ b []byte }
+
+// buffers lends buffers for frames.
+type buffers struct{ pool sync.Pool }
+
+func (p *buffers) get() *buffer {
+	if b, ok := p.pool.Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{make([]byte, 0, 1<<10)}
+}
+
+// put takes a buffer back. nil is none.
+func (p *buffers) put(b *buffer) {
+	const usual = 8 << 10
+	if b != nil && cap(b.b) <= usual {
+		p.pool.Put(b)
+	}
+}
 
 // seal completes the head of a frame whose body is final.
 func seal(frame []byte) {
@@ -134,9 +156,9 @@ type leftover struct {
 	body                       []byte // the entry as JSON
 }
 
-// openingFrame renders an opening.
-func openingFrame(o *leftover, e *Entry) ([]byte, error) {
-	b := make([]byte, frameHead, 640+len(e.Usage))
+// openingFrame appends the frame of an opening to b, which is empty.
+func openingFrame(b []byte, o *leftover, e *Entry) ([]byte, error) {
+	b = append(b, make([]byte, frameHead)...)
 	b = append(b, kindOpening)
 	b = appendText(b, o.id)
 	b = appendText(b, o.user)
@@ -165,24 +187,23 @@ func readOpening(body []byte) (*leftover, error) {
 	return o, nil
 }
 
-// settlementFrame renders a settlement but for its sequence number. body is the part of it that is the entry's JSON.
-func settlementFrame(r *reservation, e *Entry) (frame, body []byte, err error) {
-	b := make([]byte, seqAt+8, 960+len(e.Usage))
+// settlementFrame appends the frame of a settlement but for its sequence number to b, which is empty. The entry's JSON
+// begins at body.
+func settlementFrame(b []byte, r *reservation, e *Entry) (frame []byte, body int, err error) {
+	b = append(b, make([]byte, seqAt+8)...)
 	b[frameHead] = kindSettlement
 	b = appendPeriod(b, r.daily)
 	b = appendPeriod(b, r.monthly)
-	at := len(b)
-	if b, err = appendEntry(b, e); err != nil {
-		return nil, nil, err
-	}
-	return b, b[at:], nil
+	body = len(b)
+	b, err = appendEntry(b, e)
+	return b, body, err
 }
 
 // number fills in the sequence number that a settlement's frame lacks, and seals it.
 func (s *settlement) number(seq int64) {
 	s.seq = seq
-	binary.LittleEndian.PutUint64(s.frame[seqAt:], uint64(seq)) //nolint:gosec // never negative
-	seal(s.frame)
+	binary.LittleEndian.PutUint64(s.frame.b[seqAt:], uint64(seq)) //nolint:gosec // never negative
+	seal(s.frame.b)
 }
 
 // readSettlement is the way back. The settlement has no reservation to release.

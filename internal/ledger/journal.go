@@ -18,7 +18,7 @@ func createSegment(path string) (segmentFile, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // beside the ledger's file
 }
 
-// journal is the segment that is being written. It belongs to the writer's goroutine.
+// journal is the segment that is being written. It belongs to the writer's leader.
 type journal struct {
 	path   string // of the database
 	name   string // of the ledger
@@ -58,13 +58,13 @@ func (j *journal) mend() error {
 
 // rotate goes on in a new segment, which begins with the openings that are still open. After an error the old segment
 // stays in use.
-func (j *journal) rotate(last int64, openings map[string][]byte) error {
+func (j *journal) rotate(last int64, openings map[string]*buffer) error {
 	if err := j.mend(); err != nil { // only a journal's last segment may end within a record
 		return err
 	}
 	b := segmentHead(j.name, last)
 	for _, frame := range openings {
-		b = append(b, frame...)
+		b = append(b, frame.b...)
 	}
 	path := segmentPath(j.path, j.number+1)
 	file, err := j.create(path)

@@ -306,12 +306,12 @@ func TestDamageDoesNotLetLaterSegmentsIn(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s := &settlement{entry: &Entry{ID: "e9", User: "alice"}}
-	if s.frame, s.body, err = settlementFrame(&s.reservation, s.entry); err != nil {
+	s := &settlement{entry: &Entry{ID: "e9", User: "alice"}, frame: &buffer{}}
+	if s.frame.b, _, err = settlementFrame(nil, &s.reservation, s.entry); err != nil {
 		t.Fatal(err)
 	}
 	s.number(3)
-	second := append(segmentHead(name, 2), s.frame...)
+	second := append(segmentHead(name, 2), s.frame.b...)
 	for file, content := range map[string][]byte{first: data, segmentPath(path, numbers[0]+1): second} {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			t.Fatal(err)

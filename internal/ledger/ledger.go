@@ -123,8 +123,7 @@ func (l *Ledger) open(ctx context.Context, path string, registerer prometheus.Re
 		l.gauges.unregister()
 		return errors.Join(explain(err), l.mover.tx.close(), l.file.close())
 	}
-	go l.writer.run() //nolint:contextcheck // it outlives the opening
-	go l.mover.run()  //nolint:contextcheck // it outlives the opening
+	go l.mover.run() //nolint:contextcheck // it outlives the opening
 	if l.lastSeq.Load() > l.acknowledged.Load() {
 		l.announce()
 	}

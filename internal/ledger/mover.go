@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	moveEvery   = 200 * time.Millisecond // a settlement waits this long at most before it is moved
-	moveEntries = 512                    // and at most this many are moved in one transaction
-	maxTail     = 8 * moveEntries        // settlements in memory that are not moved; above, writers wait
-	retryPause  = time.Second            // between attempts that failed
+	moveEvery   = time.Second     // a settlement waits this long at most before it is moved
+	moveEntries = 2048            // and at most this many are moved in one transaction
+	maxTail     = 4 * moveEntries // settlements in memory that are not moved; above, writers wait
+	retryPause  = time.Second     // between attempts that failed
 )
 
 var errClosed = errors.New("it is closed")
@@ -37,6 +37,7 @@ type mover struct {
 	stale  bool // a transaction failed: what tx assumes of the file has to be read again
 
 	moved   atomic.Int64 // the last sequence number in the database
+	recent  recent
 	trouble atomic.Pointer[error]
 
 	wake    chan struct{}
@@ -84,7 +85,10 @@ func (m *mover) do(ctx context.Context, op operation) error {
 	m.asked++
 	m.mu.Unlock()
 	signal(m.wake)
-	return t.wait(ctx)
+	if err := t.wait(ctx); err != nil {
+		return err
+	}
+	return t.err
 }
 
 // flush waits until everything settled before is in the database. Without an error it is.
@@ -205,6 +209,7 @@ func (m *mover) step() {
 		m.fail(err)
 		return
 	}
+	m.keep(batch)
 	m.mu.Lock()
 	m.remove(len(batch))
 	m.retryAt = time.Time{}
@@ -212,6 +217,18 @@ func (m *mover) step() {
 	m.recovered()
 	signal(m.room)
 	m.drop()
+}
+
+// keep remembers settlements that are in the database, and gives back what only the way there needed.
+func (m *mover) keep(batch []*settlement) {
+	if err := m.recent.add(batch, m.ledger.node); err != nil {
+		m.recent.clear()
+		m.ledger.log.Error("cannot keep entries in memory", "error", err)
+	}
+	for _, s := range batch {
+		m.ledger.writer.frames.put(s.frame)
+		s.frame, s.body = nil, nil
+	}
 }
 
 // remove takes items off the tail; mu is held.

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
-
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"carpool/internal/quota"
 )
@@ -14,7 +13,7 @@ import (
 // opening is an admitted exchange, for the journal.
 type opening struct {
 	id    string
-	frame []byte
+	frame *buffer
 }
 
 func (*opening) apply(*transaction) error { return nil } // openings are no matter of the database
@@ -24,9 +23,11 @@ func (*opening) committed(*Ledger)        {}
 type settlement struct {
 	reservation
 	entry *Entry
-	frame []byte // its record, see number
-	body  []byte // the entry as it is stored
-	seq   int64  // 0: the next one, unless the exchange is booked already
+	frame *buffer // its record, see number
+	body  []byte  // the entry as it is stored, a part of the record
+	seq   int64   // 0: the next one, unless the exchange is booked already
+
+	undated bool // when it began is a guess
 }
 
 func (s *settlement) apply(tx *transaction) error {
@@ -36,8 +37,12 @@ func (s *settlement) apply(tx *transaction) error {
 		if _, err := tx.exec(tx.stmt.deleteOpening, e.ID); err != nil {
 			return err
 		}
+		first, last := e.StartedAt.UnixMicro(), e.StartedAt.UnixMicro()
+		if s.undated {
+			first, last = math.MinInt64, math.MaxInt64
+		}
 		var exists bool
-		if err := tx.stmt.entryExists.QueryRowContext(context.Background(), e.ID).Scan(&exists); err != nil || exists {
+		if err := tx.stmt.entryExists.QueryRowContext(context.Background(), e.ID, first, last).Scan(&exists); err != nil || exists {
 			return err
 		}
 		seq = tx.lastSeq + 1
@@ -47,12 +52,7 @@ func (s *settlement) apply(tx *transaction) error {
 	case seq > tx.lastSeq+1:
 		return fmt.Errorf("it has number %d and the database ends at %d", seq, tx.lastSeq)
 	}
-	err := tx.insert(seq, e.ID, s)
-	if code(err) == sqlite3.SQLITE_CONSTRAINT {
-		// Ids are not reused by chance. But what was spent must be booked, and nothing may stop those behind it.
-		err = tx.insert(seq, fmt.Sprintf("%s~%d", e.ID, seq), s)
-	}
-	if err != nil {
+	if err := tx.insert(seq, s); err != nil {
 		return err
 	}
 	tx.lastSeq = seq
@@ -149,7 +149,7 @@ func (l *Ledger) SkipTo(ctx context.Context, seq int64) error {
 	if seq <= l.Acknowledged() {
 		return nil
 	}
-	s := &skip{seq: seq}
+	s := &skip{seq: seq, recent: &l.mover.recent}
 	if err := errors.Join(l.writer.do(ctx, s), s.failed); err != nil {
 		return fmt.Errorf("cannot go on after entry %d: %w", seq, err)
 	}
@@ -159,6 +159,7 @@ func (l *Ledger) SkipTo(ctx context.Context, seq int64) error {
 // skip needs no place of its own in the file: the last number is at least the acknowledged one.
 type skip struct {
 	seq    int64
+	recent *recent
 	failed error
 }
 
@@ -166,6 +167,7 @@ func (s *skip) apply(tx *transaction) error {
 	if s.seq <= tx.acknowledged {
 		return nil
 	}
+	s.recent.clear()
 	// All unacknowledged entries up to seq, without gaps, move behind what is there.
 	end := max(tx.lastSeq, s.seq)
 	moved, err := tx.exec(tx.stmt.renumber, end-tx.acknowledged, tx.acknowledged, s.seq)
@@ -204,7 +206,7 @@ func (a *acknowledgement) apply(tx *transaction) error {
 	return nil
 }
 
-func (*acknowledgement) committed(*Ledger) {}
+func (a *acknowledgement) committed(l *Ledger) { l.mover.recent.acknowledged(a.seq) }
 
 const pruneStep = 2000 // entries deleted in one transaction, so that requests need not wait long
 

@@ -90,6 +90,12 @@ func (l *Ledger) Outbox(ctx context.Context, afterSeq int64, limit int) ([]Entry
 			return nil, fmt.Errorf("cannot read the ledger: %w", err)
 		}
 	}
+	if entries := l.mover.recent.after(afterSeq, limit); len(entries) > 0 {
+		return entries, nil
+	}
+	if l.mover.moved.Load() <= afterSeq {
+		return nil, nil
+	}
 	return l.entries(ctx, `SELECT seq, node, body FROM entries WHERE seq > ? ORDER BY seq LIMIT ?`, afterSeq, limit)
 }
 

@@ -237,7 +237,8 @@ func (r *recovery) settle() error {
 // crashed makes a settlement of an opening whose process died.
 func (l *Ledger) crashed(ctx context.Context, o *leftover) (*settlement, error) {
 	e, err := decode(o.body, l.node, 0)
-	if err != nil {
+	undated := err != nil
+	if undated {
 		// The body is ours, so only a damaged file brings us here; the columns still say what must be accounted for.
 		l.log.WarnContext(ctx, "an opening is damaged", "id", o.id, "error", err)
 		e = Entry{ID: o.id, Node: l.node, User: o.user, StartedAt: l.now().UTC().Truncate(time.Microsecond), Endpoint: EndpointMessages}
@@ -248,7 +249,7 @@ func (l *Ledger) crashed(ctx context.Context, o *leftover) (*settlement, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &settlement{reservation: reservation{daily: o.daily, monthly: o.monthly}, entry: &e, body: body}, nil
+	return &settlement{reservation: reservation{daily: o.daily, monthly: o.monthly}, entry: &e, body: body, undated: undated}, nil
 }
 
 // leftovers reads some rows of the table openings.

@@ -9,38 +9,47 @@ import (
 type ticket struct {
 	op operation
 
-	state atomic.Int32  // see below
-	done  chan struct{} // closed when err is final
+	state atomic.Int32
+	wake  chan struct{} // has room for one; nil while nobody waits
+	done  bool          // err is final
 	err   error
 }
 
+// The states of a ticket. It leaves the first one once.
 const (
 	queued    = iota // the caller may still withdraw it
-	taken            // its goroutine has it and will finish it
-	withdrawn        // the caller gave up; the goroutine passes over it
+	taken            // somebody works on it and will finish it
+	leading          // its caller is to do the work, see writer
+	withdrawn        // the caller gave up; it is passed over
 )
 
-func newTicket(op operation) *ticket { return &ticket{op: op, done: make(chan struct{})} }
+func newTicket(op operation) *ticket { return &ticket{op: op, wake: make(chan struct{}, 1)} }
 
-// take claims the ticket for the goroutine that works it off, unless the caller has withdrawn it.
-func (t *ticket) take() bool { return t.state.CompareAndSwap(queued, taken) }
-
-func (t *ticket) finish(err error) {
-	t.err = err
-	close(t.done)
+// take claims the ticket for whoever works it off, unless the caller has withdrawn it.
+func (t *ticket) take() bool {
+	return t.state.CompareAndSwap(queued, taken) || t.state.Load() == leading
 }
 
-// wait waits for the ticket to be finished, or for ctx to end before it is taken.
+// finish tells the caller, unless it is he who works it off. A ticket is finished once.
+func (t *ticket) finish(err error) {
+	t.done, t.err = true, err
+	if t.state.Load() == taken {
+		signal(t.wake)
+	}
+}
+
+// wait waits until the ticket is finished or its caller is to lead, or ctx ends before anybody has taken it. The error is
+// that of ctx.
 func (t *ticket) wait(ctx context.Context) error {
 	select {
-	case <-t.done:
+	case <-t.wake:
 	case <-ctx.Done():
 		if t.state.CompareAndSwap(queued, withdrawn) {
 			return ctx.Err()
 		}
-		<-t.done
+		<-t.wake
 	}
-	return t.err
+	return nil
 }
 
 // signal wakes whoever receives from c, which has room for one.

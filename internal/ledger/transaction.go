@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"carpool/internal/quota"
@@ -19,10 +21,9 @@ type transaction struct {
 
 	lastSeq, acknowledged int64 // as of this transaction
 
+	rows    []driver.NamedValue // entries that are not written yet, see insert
 	charges map[accountKey]charged
 	used    map[string]int64 // key id to time in microseconds
-
-	row [17]driver.NamedValue
 }
 
 type charged struct {
@@ -34,23 +35,34 @@ type statements struct {
 	begin, commit, rollback           *sql.Stmt
 	insertOpening, deleteOpening      *sql.Stmt
 	entryExists                       *sql.Stmt
-	addUsed, touchKey                 *sql.Stmt
 	resetUser, resetAll               *sql.Stmt
 	acknowledge, prune, pruneCounters *sql.Stmt
 	renumber                          *sql.Stmt
 	readState, checkpoint             *sql.Stmt
 
-	insertEntry driver.Stmt // without database/sql, whose share in the cost of an entry is a fifth
+	// Without database/sql, whose share in the cost of an entry is a fifth. Many is rowsAtOnce of them in one statement,
+	// which has a price of its own as well.
+	insertEntry, insertMany driver.Stmt
+	addUsed, touchKey       driver.Stmt
 }
 
 const insertOpening = `INSERT OR IGNORE INTO openings
 	(id, user_name, day, day_ends, month, month_ends, reserved, input, quota_tokens, body)
 	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-const insertEntry = `INSERT INTO entries
-	(seq, node, id, user_name, endpoint, outcome, started_at, day, month,
-	 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, body)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))`
+const (
+	insertEntry = `INSERT INTO entries
+		(seq, node, id, user_name, endpoint, outcome, started_at, day, month,
+		 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, body) VALUES ` + entryRow
+	entryRow     = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))`
+	entryColumns = 17
+	rowsAtOnce   = 32
+
+	addUsed = `INSERT INTO counters (user_name, period, label, ends_at, used, waived) VALUES (?1, ?2, ?3, ?4, ?5, 0)
+		ON CONFLICT DO UPDATE SET used = used + ?5, ends_at = ?4`
+	touchKey = `INSERT INTO keys (key_id, last_used) VALUES (?1, ?2)
+		ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)`
+)
 
 func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 	conn, err := db.Conn(ctx)
@@ -68,11 +80,7 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 		{&s.rollback, `ROLLBACK`},
 		{&s.insertOpening, insertOpening},
 		{&s.deleteOpening, `DELETE FROM openings WHERE id = ?`},
-		{&s.entryExists, `SELECT EXISTS (SELECT 1 FROM entries WHERE id = ?)`},
-		{&s.addUsed, `INSERT INTO counters (user_name, period, label, ends_at, used, waived) VALUES (?1, ?2, ?3, ?4, ?5, 0)
-			ON CONFLICT DO UPDATE SET used = used + ?5, ends_at = ?4`},
-		{&s.touchKey, `INSERT INTO keys (key_id, last_used) VALUES (?1, ?2)
-			ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)`},
+		{&s.entryExists, `SELECT EXISTS (SELECT 1 FROM entries WHERE id = ? AND started_at BETWEEN ? AND ?)`},
 		{&s.resetUser, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ? AND user_name = ?`},
 		{&s.resetAll, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ?`},
 		{&s.acknowledge, `UPDATE state SET acknowledged = ?`},
@@ -88,8 +96,20 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 		}
 	}
 	err = conn.Raw(func(c any) (err error) {
-		s.insertEntry, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, insertEntry)
-		return err
+		for _, p := range []struct {
+			to  *driver.Stmt
+			sql string
+		}{
+			{&s.insertEntry, insertEntry},
+			{&s.insertMany, insertEntry + strings.Repeat(", "+entryRow, rowsAtOnce-1)},
+			{&s.addUsed, addUsed},
+			{&s.touchKey, touchKey},
+		} {
+			if *p.to, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, p.sql); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err == nil {
 		err = tx.readState(ctx)
@@ -116,20 +136,45 @@ func (tx *transaction) exec(stmt *sql.Stmt, args ...any) (int64, error) {
 	return result.RowsAffected()
 }
 
-// insert writes an entry.
-func (tx *transaction) insert(seq int64, id string, s *settlement) error {
-	e := s.entry
-	for i, v := range [...]driver.Value{
-		seq, e.Node, id, e.User, e.Endpoint, string(e.Outcome), e.StartedAt.UnixMicro(),
-		s.daily.Label, s.monthly.Label, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens,
-		e.CacheWrite1hTokens, e.ThinkingTokens, e.QuotaTokens, s.body,
-	} {
-		tx.row[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
-	}
+// directly executes a statement without database/sql.
+func (tx *transaction) directly(stmt driver.Stmt, args []driver.NamedValue) error {
 	return tx.conn.Raw(func(any) error {
-		_, err := tx.stmt.insertEntry.(driver.StmtExecContext).ExecContext(context.Background(), tx.row[:])
+		_, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), args)
 		return err
 	})
+}
+
+// insert writes an entry, with others behind it or at the end of the transaction.
+func (tx *transaction) insert(seq int64, s *settlement) error {
+	e := s.entry
+	values := [entryColumns]driver.Value{
+		seq, e.Node, e.ID, e.User, e.Endpoint, string(e.Outcome), e.StartedAt.UnixMicro(),
+		s.daily.Label, s.monthly.Label, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens,
+		e.CacheWrite1hTokens, e.ThinkingTokens, e.QuotaTokens, s.body,
+	}
+	for _, v := range values {
+		tx.rows = append(tx.rows, driver.NamedValue{Ordinal: len(tx.rows) + 1, Value: v})
+	}
+	if len(tx.rows) < rowsAtOnce*entryColumns {
+		return nil
+	}
+	err := tx.directly(tx.stmt.insertMany, tx.rows)
+	tx.rows = tx.rows[:0]
+	return err
+}
+
+// flushRows writes the entries that are left.
+func (tx *transaction) flushRows() error {
+	for i, v := range tx.rows {
+		tx.rows[i] = driver.NamedValue{Ordinal: i%entryColumns + 1, Value: v.Value}
+	}
+	for row := range slices.Chunk(tx.rows, entryColumns) {
+		if err := tx.directly(tx.stmt.insertEntry, row); err != nil {
+			return err
+		}
+	}
+	tx.rows = tx.rows[:0]
+	return nil
 }
 
 // carry notes an opening.
@@ -158,6 +203,7 @@ func (tx *transaction) checkpoint() error {
 }
 
 func (tx *transaction) begin() error {
+	tx.rows = tx.rows[:0]
 	clear(tx.charges)
 	clear(tx.used)
 	_, err := tx.exec(tx.stmt.begin)
@@ -191,15 +237,25 @@ func (tx *transaction) touch(key string, at time.Time) {
 	}
 }
 
-// flush writes the sums collected by charge and touch.
+// flush writes what insert, charge and touch have collected.
 func (tx *transaction) flush() error {
+	if err := tx.flushRows(); err != nil {
+		return err
+	}
+	args := make([]driver.NamedValue, 5)
+	direct := func(stmt driver.Stmt, values ...driver.Value) error {
+		for i, v := range values {
+			args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+		}
+		return tx.directly(stmt, args[:len(values)])
+	}
 	for key, c := range tx.charges {
-		if _, err := tx.exec(tx.stmt.addUsed, key.user, string(key.window), key.label, c.ends, c.tokens); err != nil {
+		if err := direct(tx.stmt.addUsed, key.user, string(key.window), key.label, c.ends, c.tokens); err != nil {
 			return err
 		}
 	}
 	for key, at := range tx.used {
-		if _, err := tx.exec(tx.stmt.touchKey, key, at); err != nil {
+		if err := direct(tx.stmt.touchKey, key, at); err != nil {
 			return err
 		}
 	}
@@ -212,11 +268,13 @@ func (tx *transaction) close() error {
 	s := &tx.stmt
 	var wrong []error
 	for _, stmt := range []*sql.Stmt{
-		s.begin, s.commit, s.rollback, s.insertOpening, s.deleteOpening, s.entryExists, s.addUsed,
-		s.touchKey, s.resetUser, s.resetAll, s.acknowledge, s.renumber, s.prune, s.pruneCounters, s.readState, s.checkpoint,
+		s.begin, s.commit, s.rollback, s.insertOpening, s.deleteOpening, s.entryExists,
+		s.resetUser, s.resetAll, s.acknowledge, s.renumber, s.prune, s.pruneCounters, s.readState, s.checkpoint,
 	} {
 		wrong = append(wrong, stmt.Close())
 	}
-	wrong = append(wrong, tx.conn.Raw(func(any) error { return s.insertEntry.Close() }))
+	wrong = append(wrong, tx.conn.Raw(func(any) error {
+		return errors.Join(s.insertEntry.Close(), s.insertMany.Close(), s.addUsed.Close(), s.touchKey.Close())
+	}))
 	return errors.Join(append(wrong, tx.conn.Close())...)
 }

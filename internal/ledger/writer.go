@@ -1,10 +1,12 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,129 +14,183 @@ import (
 
 const (
 	maxBatch    = 512     // records written at once
+	maxRounds   = 4       // writes that one caller makes, of which the first has its own record
 	segmentSize = 8 << 20 // bytes after which the journal goes on in a new segment
 	maxOverlong = 8       // times that, when no new segment can be made
 )
 
-// writer owns the journal. One goroutine takes the openings and settlements that are queued and appends them with one
-// write. The queue is bounded by the callers: each waits for its ticket.
+// writer owns the journal. Openings and settlements queue up, and one of those who wait for them writes: whoever finds
+// nobody at it leads. A leader appends all that is queued with one write, goes on a little while more comes, and hands on
+// to the first in the queue. That spares most callers one of two changes of goroutine, and at least one caller both. The
+// queue is bounded by the callers: each waits for its ticket. An operation is led by its own caller.
 type writer struct {
-	ledger  *Ledger
+	ledger *Ledger
+
+	// The leader's.
 	journal *journal
-	seq     int64             // of the last settlement in the journal
-	open    map[string][]byte // frames of the openings in the journal that have no settlement there, by id
+	seq     int64              // of the last settlement in the journal
+	open    map[string]*buffer // frames of the openings in the journal that have no settlement there, by id
+	backlog []*ticket          // settlements that could not be written; retried before anything else
+	stuck   bool               // the last attempt to begin a new segment failed
+	joined  []byte
+	batch   []*ticket
+	settled []*settlement
 
-	backlog []*ticket // settlements that could not be written; retried before anything else
 	trouble atomic.Pointer[error]
-
-	stuck   bool // the last attempt to begin a new segment failed
-	buffer  []byte
-	batch   []*settlement
-	wake    chan struct{}
-	stopped chan struct{}
+	frames  buffers
 
 	mu     sync.Mutex
 	queue  []*ticket
-	spare  []*ticket
+	led    bool // somebody leads; when nobody does, the queue is empty
+	timed  bool // again is going to be called
 	closed bool
+	idle   chan struct{} // closed when, after closed, nobody leads
 }
 
 func newWriter(l *Ledger, j *journal) *writer {
-	return &writer{
-		ledger: l, journal: j, open: make(map[string][]byte),
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-	}
+	return &writer{ledger: l, journal: j, open: make(map[string]*buffer), idle: make(chan struct{})}
 }
 
-// do queues an opening, a settlement or an operation and waits until it is durable or failed, or ctx ends before the
-// writer has taken it. An operation goes on to the mover, and the writer waits for it: nothing is settled meanwhile.
-func (w *writer) do(ctx context.Context, op operation) error {
-	t := newTicket(op)
+// do has an operation carried out, after everything that was queued before. It goes on to the mover, and nothing is
+// settled meanwhile.
+func (w *writer) do(ctx context.Context, op operation) error { return w.write(ctx, newTicket(op)) }
+
+// write queues a ticket and returns when it is durable or failed, or ctx ends before anybody has taken it.
+func (w *writer) write(ctx context.Context, t *ticket) error {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
 		return fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
 	}
-	w.queue = append(w.queue, t)
-	first := len(w.queue) == 1
-	w.mu.Unlock()
-	if first {
-		signal(w.wake)
+	leads := !w.led
+	switch {
+	case leads:
+		w.led = true
+		t.state.Store(leading)
+	case t.wake == nil:
+		t.wake = make(chan struct{}, 1)
 	}
-	return t.wait(ctx)
+	w.queue = append(w.queue, t)
+	w.mu.Unlock()
+	if leads {
+		runtime.Gosched() // those who are about to queue something get into the same write
+	} else if err := t.wait(ctx); err != nil {
+		return err
+	}
+	if !t.done {
+		w.lead(t)
+	}
+	return t.err
 }
 
-// take returns the next tickets, at most maxBatch, how many it took off the queue for that, and whether more may come.
-func (w *writer) take() (batch []*ticket, n int, open bool) {
+// lead works the queue off, whose first is own.
+func (w *writer) lead(own *ticket) {
+	defer w.guard()
+	for round := 0; round < maxRounds && w.take(own); round++ {
+		w.work(w.batch)
+		clear(w.batch)
+	}
+	w.handOn()
+}
+
+// guard lets a bug end the process, as it would in a goroutine of the ledger's own: those in the queue would wait for ever,
+// and what a caller recovers from has not happened.
+func (w *writer) guard() {
+	if p := recover(); p != nil {
+		go panic(fmt.Sprintf("%v\n%s", p, debug.Stack()))
+		select {}
+	}
+}
+
+// take moves the next tickets, at most maxBatch, from the queue to the batch. It reports whether there were any: a foreign
+// operation is left.
+func (w *writer) take(own *ticket) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n = min(len(w.queue), maxBatch)
-	batch = w.spare[:0]
-	for _, t := range w.queue[:n] {
+	w.batch = w.batch[:0]
+	n := 0
+	for _, t := range w.queue[:min(len(w.queue), maxBatch)] {
+		record := isRecord(t.op)
+		if !record && (n > 0 || t != own) {
+			break
+		}
+		n++
 		if t.take() {
-			batch = append(batch, t)
+			w.batch = append(w.batch, t)
+		}
+		if !record {
+			break
 		}
 	}
-	w.queue = append(w.queue[:0], w.queue[n:]...)
-	clear(w.queue[len(w.queue):cap(w.queue)])
-	w.spare = batch
-	return batch, n, !w.closed
+	w.dequeue(n)
+	return n > 0
 }
 
-// run is the writer's goroutine. It ends when the ledger is closed and the queue empty.
-func (w *writer) run() {
-	defer close(w.stopped)
-	for {
-		batch, n, open := w.take()
-		switch {
-		case n > 0:
-			w.write(batch)
-			clear(batch)
-		case !open:
-			w.retry()
+// dequeue drops the first of the queue; mu is held.
+func (w *writer) dequeue(n int) {
+	rest := append(w.queue[:0], w.queue[n:]...)
+	clear(w.queue[len(rest):])
+	w.queue = rest
+}
+
+func isRecord(op operation) bool {
+	switch op.(type) {
+	case *opening, *settlement:
+		return true
+	}
+	return false
+}
+
+// handOn lets the first in the queue lead who still waits.
+func (w *writer) handOn() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, t := range w.queue {
+		if t.state.CompareAndSwap(queued, leading) {
+			w.dequeue(i)
+			signal(t.wake)
 			return
-		default:
-			w.idle()
 		}
+	}
+	w.dequeue(len(w.queue))
+	switch {
+	case w.closed:
+		close(w.idle)
+		return
+	case len(w.backlog) > 0 && !w.timed:
+		w.timed = true
+		time.AfterFunc(retryPause, w.again)
+	}
+	w.led = false
+}
+
+// again retries the backlog when nobody else has.
+func (w *writer) again() {
+	w.mu.Lock()
+	w.timed = false
+	idle := !w.led && !w.closed
+	w.led = w.led || idle
+	w.mu.Unlock()
+	if idle {
+		defer w.guard()
+		w.retry()
+		w.handOn()
 	}
 }
 
-// idle waits for the next ticket, or for the time to retry the backlog.
-func (w *writer) idle() {
-	if len(w.backlog) == 0 {
-		<-w.wake
-		runtime.Gosched() // those who are about to queue something get into the same write
+// work works a batch off: an operation, or openings and settlements.
+func (w *writer) work(batch []*ticket) {
+	w.retry()
+	if len(batch) == 1 && !isRecord(batch[0].op) {
+		batch[0].finish(w.ledger.mover.do(context.Background(), batch[0].op))
 		return
 	}
-	timer := time.NewTimer(retryPause)
-	defer timer.Stop()
-	select {
-	case <-w.wake:
-	case <-timer.C:
-		w.retry()
-	}
-}
-
-// write works a batch off, in order.
-func (w *writer) write(batch []*ticket) {
-	w.retry()
 	w.ledger.mover.makeRoom()
 	refusal := w.rotate()
 	if refusal == nil {
 		refusal = w.refusal(batch)
 	}
-	start := 0
-	for i, t := range batch {
-		switch op := t.op.(type) {
-		case *opening, *settlement:
-			continue
-		default:
-			w.append(w.admit(batch[start:i], refusal))
-			start = i + 1
-			t.finish(w.ledger.mover.do(context.Background(), op))
-		}
-	}
-	w.append(w.admit(batch[start:], refusal))
+	w.append(w.admit(batch, refusal))
 }
 
 // refusal returns why no opening can be written, or nil: while settlements of the past cannot be written or moved,
@@ -221,22 +277,22 @@ func (w *writer) append(batch []*ticket) {
 	}
 	start := time.Now()
 	seq := w.seq
-	b, settled := w.buffer[:0], w.batch[:0]
+	b, settled := w.joined[:0], w.settled[:0]
 	for _, t := range batch {
 		switch op := t.op.(type) {
 		case *opening:
-			b = append(b, op.frame...)
+			b = append(b, op.frame.b...)
 		case *settlement:
 			seq++
 			op.number(seq)
-			b = append(b, op.frame...)
+			b = append(b, op.frame.b...)
 			settled = append(settled, op)
 		}
 	}
 	err := w.journal.append(b)
 	w.ledger.gauges.committed(len(batch), time.Since(start), err)
-	if w.buffer = b; cap(b) > 1<<20 {
-		w.buffer = nil
+	if w.joined = b; cap(b) > 1<<20 {
+		w.joined = nil
 	}
 	if err != nil {
 		w.fail(batch, err)
@@ -244,11 +300,13 @@ func (w *writer) append(batch []*ticket) {
 		w.seq = seq
 		w.succeed(settled)
 		for _, t := range batch {
-			w.finish(t)
+			if !t.done { // in a retry of the backlog nobody waits any more
+				t.finish(nil)
+			}
 		}
 	}
 	clear(settled)
-	w.batch = settled
+	w.settled = settled
 }
 
 // succeed tells memory and the mover of settlements that are in the journal.
@@ -266,19 +324,12 @@ func (w *writer) succeed(settled []*settlement) {
 	}
 	l.mu.Unlock()
 	for _, s := range settled {
+		w.frames.put(w.open[s.entry.ID])
 		delete(w.open, s.entry.ID)
 	}
 	l.lastSeq.Store(w.seq)
 	l.mover.add(settled)
 	l.announce()
-}
-
-func (w *writer) finish(t *ticket) {
-	select {
-	case <-t.done: // a retry from the backlog: nobody waits any more
-	default:
-		t.finish(nil)
-	}
 }
 
 // fail refuses the openings of a batch that could not be written, and keeps the settlements.
@@ -293,9 +344,7 @@ func (w *writer) fail(batch []*ticket, err error) {
 		} else {
 			w.backlog = append(w.backlog, t)
 		}
-		select {
-		case <-t.done:
-		default:
+		if !t.done {
 			t.finish(err)
 		}
 	}
@@ -316,24 +365,27 @@ func (w *writer) ready() error {
 	return nil
 }
 
-// close lets the goroutine finish what is queued, and waits for it.
+// close waits until what is queued is written.
 func (w *writer) close() error {
 	w.mu.Lock()
-	w.closed = true
+	led := w.led
+	w.closed, w.led = true, true
 	w.mu.Unlock()
-	signal(w.wake)
-	<-w.stopped
+	if led {
+		<-w.idle
+	}
+	w.retry()
 	if n := len(w.backlog); n > 0 {
 		return fmt.Errorf("%d settlements could not be written: %w", n, *w.trouble.Load())
 	}
 	return nil
 }
 
-// leftovers returns what is open. The goroutine must have ended, or wait for an operation.
+// leftovers returns what is open. The caller leads, or is an operation for which the leader waits.
 func (w *writer) leftovers() ([]*leftover, error) {
 	left := make([]*leftover, 0, len(w.open))
 	for _, frame := range w.open {
-		o, err := readOpening(frame[frameHead:])
+		o, err := readOpening(bytes.Clone(frame.b[frameHead:]))
 		if err != nil {
 			return nil, err
 		}

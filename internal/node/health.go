@@ -46,6 +46,7 @@ func (n *Node) health(w wire.Writer, r *web.Request) error {
 	if err != nil {
 		return anthropic.ErrInternal(err)
 	}
+	body = append(body, '\n') // people look at it in a terminal
 	head := wire.Head{
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "Request-Id", Value: r.ID},

@@ -127,6 +127,8 @@ func (n *Node) carryOut(ctx context.Context, c fleet.Command) (any, error) {
 		return n.ledger.KeyActivity(ctx)
 	case fleet.CommandQuotaUsage:
 		return n.quotaUsage(args.Users), nil
+	case fleet.CommandUpstreamHealth:
+		return n.upstreamHealth(), nil
 	case fleet.CommandQuotaReset:
 		windows := make([]quota.Window, 0, len(args.Windows))
 		for _, w := range args.Windows {
@@ -135,6 +137,15 @@ func (n *Node) carryOut(ctx context.Context, c fleet.Command) (any, error) {
 		return nil, n.ledger.ResetQuota(ctx, args.Users, windows, n.snapshot.Load().Location)
 	}
 	return nil, fmt.Errorf("this node does not know the command %q", c.Kind)
+}
+
+func (n *Node) upstreamHealth() fleet.UpstreamHealth {
+	health := fleet.UpstreamHealth{}
+	for _, c := range n.pool.Cooling() {
+		seconds := int64((c.Left + time.Second - 1) / time.Second)
+		health[c.Upstream] = append(health[c.Upstream], fleet.Cooling{Cause: c.Cause, Model: c.Model, Seconds: seconds})
+	}
+	return health
 }
 
 func (n *Node) quotaUsage(names []string) fleet.QuotaUsage {

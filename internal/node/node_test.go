@@ -257,6 +257,9 @@ func TestCommands(t *testing.T) {
 	if r := ask(fleet.CommandKeyActivity, nil); !strings.Contains(string(r.Result), `"k":`) {
 		t.Errorf("activity %s %s", r.Result, r.Error)
 	}
+	if r := ask(fleet.CommandUpstreamHealth, nil); string(r.Result) != "{}" {
+		t.Errorf("all upstreams are asked, and yet: %s %s", r.Result, r.Error)
+	}
 	if r := ask("dance", nil); !strings.Contains(r.Error, "dance") {
 		t.Errorf("an unknown command: %+v", r)
 	}

@@ -32,6 +32,7 @@ type Settings struct {
 	QuotaMessage   string            // operator's text appended to quota denials: whom to ask
 	SystemPrompt   string            // text ensured for Claude Code clients that bring no system prompt; "" is off
 	DefaultHeaders map[string]string // added to Claude Code requests where absent
+	DefaultLimits  LimitsSpec        // of each key that has none of its own
 	Client         ClientPolicy      // which programs are served
 }
 
@@ -90,7 +91,7 @@ type Key struct {
 	User      string
 	Hash      KeyHash
 	Disabled  bool
-	ExpiresAt time.Time // zero: never
-	Limits    LimitsSpec
+	ExpiresAt time.Time  // zero: never
+	Limits    LimitsSpec // in force, with defaults
 	Scope     ScopeSpec
 }

@@ -9,8 +9,37 @@ type LimitsSpec struct {
 	InFlight          int   `json:"inFlight,omitempty" yaml:"inFlight,omitempty" doc:"Requests at the same time; 0 unlimited" minimum:"0" maximum:"1000000000"`
 }
 
+// KeyLimitsSpec is the rates of a key. Nil is the configured default, 0 means none.
+type KeyLimitsSpec struct {
+	RequestsPerMinute *int   `json:"requestsPerMinute,omitempty" yaml:"requestsPerMinute,omitempty" doc:"Requests a minute; 0 unlimited, absent the default" minimum:"0" maximum:"1000000000"`
+	TokensPerMinute   *int64 `json:"tokensPerMinute,omitempty" yaml:"tokensPerMinute,omitempty" doc:"Tokens a minute, weighed as in quotas; 0 unlimited, absent the default" minimum:"0" maximum:"1000000000"`
+	InFlight          *int   `json:"inFlight,omitempty" yaml:"inFlight,omitempty" doc:"Requests at the same time; 0 unlimited, absent the default" minimum:"0" maximum:"1000000000"`
+}
+
 // MaxLimit is the largest limit that can be asked for; what is larger is no limit.
 const MaxLimit = 1_000_000_000
+
+// Or returns the limits in force: the key's own, and where it has none the default.
+func (l KeyLimitsSpec) Or(defaults LimitsSpec) LimitsSpec {
+	if l.RequestsPerMinute != nil {
+		defaults.RequestsPerMinute = *l.RequestsPerMinute
+	}
+	if l.TokensPerMinute != nil {
+		defaults.TokensPerMinute = *l.TokensPerMinute
+	}
+	if l.InFlight != nil {
+		defaults.InFlight = *l.InFlight
+	}
+	return defaults
+}
+
+func (l *KeyLimitsSpec) check(name string) error {
+	if l == nil {
+		return nil
+	}
+	own := l.Or(LimitsSpec{})
+	return own.check("key", name)
+}
 
 func (l *LimitsSpec) check(kind, name string) error {
 	if l == nil {

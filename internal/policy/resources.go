@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -65,7 +66,7 @@ type AliasSpec struct {
 	Model string `json:"model" yaml:"model" doc:"The model id it stands for" example:"claude-haiku-4-5"`
 }
 
-// UserSpec describes a user. Quota and Limits that are absent take the configured defaults.
+// UserSpec describes a user. Of the quota, what is absent takes the configured default.
 type UserSpec struct {
 	Name     string      `json:"name" yaml:"name" doc:"Unique name" example:"alice"`
 	Team     string      `json:"team,omitempty" yaml:"team,omitempty" doc:"Team; made when it does not exist"`
@@ -82,13 +83,13 @@ type QuotaSpec struct {
 
 // KeySpec describes a developer's API key.
 type KeySpec struct {
-	Name      string      `json:"name" yaml:"name" doc:"Unique name" example:"alice-laptop"`
-	User      string      `json:"user" yaml:"user" doc:"Owner"`
-	Key       string      `json:"key,omitempty" yaml:"key,omitempty" doc:"A given key of 20 or more characters; generated when absent"`
-	Disabled  bool        `json:"disabled,omitempty" yaml:"disabled,omitempty" doc:"The key is refused"`
-	ExpiresAt *time.Time  `json:"expiresAt,omitempty" yaml:"expiresAt,omitempty" doc:"The key is refused from this time on"`
-	Limits    *LimitsSpec `json:"limits,omitempty" yaml:"limits,omitempty" doc:"Rates of this key, besides those of its user and team"`
-	Scope     *ScopeSpec  `json:"scope,omitempty" yaml:"scope,omitempty" doc:"What the key may be used for"`
+	Name      string         `json:"name" yaml:"name" doc:"Unique name" example:"alice-laptop"`
+	User      string         `json:"user" yaml:"user" doc:"Owner"`
+	Key       string         `json:"key,omitempty" yaml:"key,omitempty" doc:"A given key of 20 or more characters; generated when absent"`
+	Disabled  bool           `json:"disabled,omitempty" yaml:"disabled,omitempty" doc:"The key is refused"`
+	ExpiresAt *time.Time     `json:"expiresAt,omitempty" yaml:"expiresAt,omitempty" doc:"The key is refused from this time on"`
+	Limits    *KeyLimitsSpec `json:"limits,omitempty" yaml:"limits,omitempty" doc:"Rates of this key, besides those of its user and team"`
+	Scope     *ScopeSpec     `json:"scope,omitempty" yaml:"scope,omitempty" doc:"What the key may be used for"`
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$`)
@@ -210,7 +211,7 @@ func (k KeySpec) Validate() error {
 	if k.User == "" {
 		return fmt.Errorf("key %q: user is required", k.Name)
 	}
-	if err := k.Limits.check("key", k.Name); err != nil {
+	if err := k.Limits.check(k.Name); err != nil {
 		return err
 	}
 	if err := k.Scope.check(); err != nil {
@@ -230,7 +231,7 @@ func (k KeySpec) Validate() error {
 	return nil
 }
 
-// Validate reports the first noun that is wrong by itself, and names that occur twice.
+// Validate reports the first noun that is wrong by itself, names that occur twice, and aliases of aliases.
 func (r Resources) Validate() error {
 	seen := map[string]bool{}
 	check := func(kind, name string, err error) error {
@@ -257,6 +258,12 @@ func (r Resources) Validate() error {
 		if err := check("alias", v.Name, v.Validate()); err != nil {
 			return err
 		}
+		isModel := func(other AliasSpec) bool {
+			return anthropic.NormalizeModel(other.Name) == anthropic.NormalizeModel(v.Model)
+		}
+		if slices.ContainsFunc(r.Aliases, isModel) {
+			return fmt.Errorf("alias %q: %q is an alias itself; an alias stands for a model id", v.Name, v.Model)
+		}
 	}
 	for _, v := range r.Routes {
 		if err := check("route", v.Name, v.Validate()); err != nil {
@@ -274,6 +281,51 @@ func (r Resources) Validate() error {
 		}
 	}
 	return nil
+}
+
+// Reference is a name by which one resource refers to another.
+type Reference struct {
+	Of, OfName string   // the resource: its kind and name
+	Kind, Name string   // what it refers to
+	Declared   []string // what the same set declares of this kind
+}
+
+// Undeclared returns the references that lead out of the set. They are right where what they name exists already, and typing
+// errors otherwise.
+func (r Resources) Undeclared() []Reference {
+	declared := map[string][]string{}
+	add := func(kind, name string) {
+		if name != "" && !slices.Contains(declared[kind], name) {
+			declared[kind] = append(declared[kind], name)
+		}
+	}
+	for _, t := range r.Teams {
+		add("team", t.Name)
+	}
+	for _, u := range r.Upstreams {
+		add("upstream", u.Name)
+	}
+	for _, u := range r.Users {
+		add("user", u.Name)
+		add("team", u.Team)
+	}
+	var outside []Reference
+	check := func(of, ofName, kind string, names ...string) {
+		for _, name := range names {
+			if !slices.Contains(declared[kind], name) {
+				outside = append(outside, Reference{of, ofName, kind, name, declared[kind]})
+			}
+		}
+	}
+	for _, route := range r.Routes {
+		check("route", route.Name, "upstream", route.Upstreams...)
+		check("route", route.Name, "user", route.Users...)
+		check("route", route.Name, "team", route.Teams...)
+	}
+	for _, key := range r.Keys {
+		check("key", key.Name, "user", key.User)
+	}
+	return outside
 }
 
 // ResolveSecrets replaces apiKeyEnv and apiKeyFile by the credential they name. It is done where the file is read, so

@@ -247,3 +247,34 @@ func ExampleResources_ResolveSecrets() {
 	fmt.Println(r.Upstreams[0].APIKey, err)
 	// Output: sk-ant-example <nil>
 }
+
+func TestUndeclared(t *testing.T) {
+	t.Parallel()
+	set := policy.Resources{
+		Teams:     []policy.TeamSpec{{Name: "ops"}},
+		Upstreams: []policy.UpstreamSpec{{Name: "main"}},
+		Users:     []policy.UserSpec{{Name: "alice", Team: "platform"}},
+		Routes:    []policy.RouteSpec{{Name: "r", Upstreams: []string{"main", "spare"}, Users: []string{"alice"}, Teams: []string{"ops", "platform", "sales"}}},
+		Keys:      []policy.KeySpec{{Name: "k", User: "alice"}, {Name: "l", User: "bob"}},
+	}
+	var got []string
+	for _, ref := range set.Undeclared() {
+		got = append(got, fmt.Sprint(ref.Of, " ", ref.OfName, ": ", ref.Kind, " ", ref.Name, " of ", ref.Declared))
+	}
+	want := []string{"route r: upstream spare of [main]", "route r: team sales of [ops platform]", "key l: user bob of [alice]"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestAliasesOfAliases(t *testing.T) {
+	t.Parallel()
+	set := policy.Resources{Aliases: []policy.AliasSpec{{Name: "fast", Model: "SMALL[1m]"}, {Name: "small", Model: "claude-haiku-4-5"}}}
+	if err := set.Validate(); err == nil || !strings.Contains(err.Error(), `alias "fast": "SMALL[1m]" is an alias itself`) {
+		t.Errorf("%v", err)
+	}
+	set.Aliases[0].Model = "claude-haiku-4-5"
+	if err := set.Validate(); err != nil {
+		t.Error(err)
+	}
+}

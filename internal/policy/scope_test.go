@@ -107,12 +107,12 @@ func TestCallerHasItsTeam(t *testing.T) {
 func TestLimitsAndScopesAreChecked(t *testing.T) {
 	t.Parallel()
 	key := func(edit func(*policy.KeySpec)) error {
-		k := policy.KeySpec{Name: "ci", User: "alice", Limits: &policy.LimitsSpec{}, Scope: &policy.ScopeSpec{}}
+		k := policy.KeySpec{Name: "ci", User: "alice", Limits: &policy.KeyLimitsSpec{}, Scope: &policy.ScopeSpec{}}
 		edit(&k)
 		return k.Validate()
 	}
 	for want, err := range map[string]error{
-		`key "ci": limits must not be negative`:     key(func(k *policy.KeySpec) { k.Limits.TokensPerMinute = -1 }),
+		`key "ci": limits must not be negative`:     key(func(k *policy.KeySpec) { k.Limits.TokensPerMinute = new(int64(-1)) }),
 		`user "bob": limits must not be negative`:   policy.UserSpec{Name: "bob", Limits: &policy.LimitsSpec{InFlight: -1}}.Validate(),
 		`team "t": limits must not be negative`:     policy.TeamSpec{Name: "t", Limits: &policy.LimitsSpec{RequestsPerMinute: -1}}.Validate(),
 		`limits.tokensPerMinute must be at most`:    policy.TeamSpec{Name: "t", Limits: &policy.LimitsSpec{TokensPerMinute: 1 << 60}}.Validate(),
@@ -127,7 +127,7 @@ func TestLimitsAndScopesAreChecked(t *testing.T) {
 		}
 	}
 	fine := func(k *policy.KeySpec) {
-		k.Limits.TokensPerMinute = 40_000
+		k.Limits.TokensPerMinute = new(int64(40_000))
 		k.Scope = &policy.ScopeSpec{Models: []string{"*"}, Endpoints: []string{"account"}, Addresses: []string{"::1", "10.0.0.0/8"}}
 	}
 	if err := key(fine); err != nil {

@@ -16,7 +16,7 @@ const affinityMost = 100_000
 // session moves.
 type affinity struct {
 	mu       sync.Mutex
-	sessions map[string]binding // by route and session
+	sessions map[affinityKey]binding
 	swept    time.Time
 }
 
@@ -25,9 +25,10 @@ type binding struct {
 	used     time.Time
 }
 
-func newAffinity() *affinity { return &affinity{sessions: map[string]binding{}} }
+func newAffinity() *affinity { return &affinity{sessions: map[affinityKey]binding{}} }
 
-func affinityKey(route, session string) string { return route + "\x00" + session }
+// affinityKey is whose upstream it is.
+type affinityKey struct{ route, session string }
 
 // lookup returns the upstream of a session, or "".
 func (a *affinity) lookup(route, session string, now time.Time) string {
@@ -36,7 +37,7 @@ func (a *affinity) lookup(route, session string, now time.Time) string {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b, ok := a.sessions[affinityKey(route, session)]
+	b, ok := a.sessions[affinityKey{route, session}]
 	if !ok || now.Sub(b.used) > AffinityTTL {
 		return ""
 	}
@@ -50,7 +51,7 @@ func (a *affinity) bind(route, session, upstream string, now time.Time) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := affinityKey(route, session)
+	key := affinityKey{route, session}
 	a.sessions[key] = binding{upstream, now}
 	if len(a.sessions) > affinityMost || now.Sub(a.swept) > AffinityTTL {
 		a.sweep(now, key)
@@ -61,16 +62,16 @@ func (a *affinity) bind(route, session, upstream string, now time.Time) {
 func (a *affinity) unbind(route, session, upstream string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if key := affinityKey(route, session); a.sessions[key].upstream == upstream {
+	if key := (affinityKey{route, session}); a.sessions[key].upstream == upstream {
 		delete(a.sessions, key)
 	}
 }
 
 // sweep forgets sessions that are over, and when there are still too many, some of the others but not keep: so many that the
 // next sweep is far away.
-func (a *affinity) sweep(now time.Time, keep string) {
+func (a *affinity) sweep(now time.Time, keep affinityKey) {
 	a.swept = now
-	maps.DeleteFunc(a.sessions, func(_ string, b binding) bool { return now.Sub(b.used) > AffinityTTL })
+	maps.DeleteFunc(a.sessions, func(_ affinityKey, b binding) bool { return now.Sub(b.used) > AffinityTTL })
 	if len(a.sessions) <= affinityMost {
 		return
 	}

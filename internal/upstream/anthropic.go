@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 
@@ -24,12 +25,18 @@ func (anthropicProvider) Prepare(u *policy.Upstream, x *Exchange) (*wire.Outgoin
 		edits.Model = model
 	}
 	body := x.Body
+	text, ok := body.Hold() // until the attempt has released it
+	if !ok {
+		return nil, "", errors.New("the body was released before it was sent")
+	}
 	if edits != (anthropic.Edits{}) {
-		body = x.Peek.Splice(body, edits)
+		spliced := wire.NewBody(x.Peek.Splice(text, edits), nil)
+		body.Release()
+		body = spliced
 	}
 	head := requestHead(x.Head, x.Fill)
 	addCredential(&head, u)
-	return &wire.Outgoing{Method: "POST", URL: address, Head: head, Body: wire.NewBody(body)}, model, nil
+	return &wire.Outgoing{Method: "POST", URL: address, Head: head, Body: body}, model, nil
 }
 
 func addCredential(head *wire.Head, u *policy.Upstream) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -138,17 +137,23 @@ func readError(from io.ReadCloser, most time.Duration) ([]byte, error) {
 	return body, nil
 }
 
-// begin waits for the first bytes of a success, which may still turn out to be none: nothing at all, a page of HTML, or a
-// stream that begins with an error. Until a byte has reached the client another upstream can do better.
+// begin waits until a success has shown to be one: it may still turn out to be nothing at all, a page of HTML, a stream that begins
+// with an error, or a plain answer that breaks off. Until a byte has reached the client another upstream can do better.
 func (s *search) begin(ctx context.Context, c *candidate, r *wire.Response) (o *outcome, final bool, err error) {
-	broken := func(err error) (*outcome, bool, error) {
-		if ctx.Err() != nil {
-			return nil, false, err
-		}
-		return &outcome{cause: causeBroken, failure: own(anthropic.ErrUpstream(fmt.Errorf("upstream %q answered %d without an answer: %w", c.upstream.Name, r.Status, err)))}, false, nil
+	if anthropic.IsStream(r.Head.Get("Content-Type")) {
+		o, final, err = s.beginStream(c, r)
+	} else {
+		err = s.beginPlain(r)
 	}
-	kind := strings.ToLower(r.Head.Get("Content-Type"))
-	stream := anthropic.IsStream(kind)
+	if err == nil || ctx.Err() != nil {
+		return o, final, err
+	}
+	failure := own(anthropic.ErrUpstream(fmt.Errorf("upstream %q answered %d without an answer: %w", c.upstream.Name, r.Status, err)))
+	return &outcome{cause: causeBroken, failure: failure}, false, nil
+}
+
+// beginStream waits for the first bytes of a stream, or for all of an event that may be an error.
+func (s *search) beginStream(c *candidate, r *wire.Response) (o *outcome, final bool, err error) {
 	start := make([]byte, 0, 512)
 	for {
 		if len(start) == cap(start) {
@@ -157,24 +162,20 @@ func (s *search) begin(ctx context.Context, c *candidate, r *wire.Response) (o *
 		n, err := r.Body.Read(start[len(start):cap(start)])
 		start = start[:len(start)+n]
 		if err != nil && (len(start) == 0 || !errors.Is(err, io.EOF)) {
-			return broken(err)
+			return nil, false, err
 		}
-		if stream && mayBeError(start) && eventEnd(start) > 0 {
+		if mayBeError(start) && eventEnd(start) > 0 {
 			if o, final := errorEvent(c.upstream.Name, start, s.pool.now()); o != nil {
 				return o, final, nil
 			}
-		} else if stream && mayBeError(start) && err == nil && len(start) < firstEvent {
+		} else if mayBeError(start) && err == nil && len(start) < firstEvent {
 			continue // not enough to tell
 		}
 		if len(start) > 0 {
 			r.Body = &startedBody{start: start, err: err, rest: r.Body}
-			break
+			return nil, false, nil
 		}
 	}
-	if !encoded(r.Head) && !stream && !isObject(kind, start) {
-		return broken(fmt.Errorf("it is no object, content type %q", kind))
-	}
-	return nil, false, nil
 }
 
 // mayBeError reports whether the bytes so far can still become an error event.

@@ -10,13 +10,15 @@ type startedBody struct {
 	start []byte
 	err   error // what reading gave after start; nil: go on with rest
 	rest  io.ReadCloser
+
+	release func() // gives back what start is part of; nil: nothing
 }
 
 func (b *startedBody) Read(p []byte) (int, error) {
 	if len(b.start) > 0 {
 		n := copy(p, b.start)
 		if b.start = b.start[n:]; len(b.start) == 0 {
-			b.start = nil
+			b.drop()
 		}
 		return n, nil
 	}
@@ -26,7 +28,18 @@ func (b *startedBody) Read(p []byte) (int, error) {
 	return b.rest.Read(p)
 }
 
-func (b *startedBody) Close() error { return b.rest.Close() }
+// drop lets go of what was read already.
+func (b *startedBody) drop() {
+	if b.release != nil {
+		b.release()
+	}
+	b.release, b.start = nil, nil
+}
+
+func (b *startedBody) Close() error {
+	b.drop()
+	return b.rest.Close()
+}
 
 // leavingBody does something once when it is closed.
 type leavingBody struct {

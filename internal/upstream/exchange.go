@@ -11,7 +11,7 @@ type Exchange struct {
 	Path  string // canonical, such as /v1/messages
 	Query string
 	Head  wire.Head // as the client sent it
-	Body  []byte
+	Body  *wire.Body
 	Peek  *anthropic.Request
 	Model string // after aliases
 	User  string // whose request it is: waiting is fair among users

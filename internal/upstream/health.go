@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -258,19 +259,27 @@ func length(o *outcome, last time.Duration) (d time.Duration, strict bool) {
 	return max(doubled(coolFirst, coolMost), min(o.wait, coolMost)), false
 }
 
-// causes lists why the upstream, or a model of it, is left alone now.
-func (h *health) causes(now time.Time) []cause {
+// Cooling is why an upstream, or a model of it, is left alone, and for how long still.
+type Cooling struct {
+	Upstream string
+	Model    string // as it is sent; "" for the whole upstream
+	Cause    string
+	Left     time.Duration
+}
+
+// cooling lists why the upstream, or a model of it, is left alone now, the whole upstream first.
+func (h *health) cooling(now time.Time) []Cooling {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var all []cause
-	add := func(c *cooldown) {
-		if c.active() && c.until.After(now) && !slices.Contains(all, c.cause) {
-			all = append(all, c.cause)
+	var all []Cooling
+	add := func(model string, c *cooldown) {
+		if c.active() && c.until.After(now) {
+			all = append(all, Cooling{Model: model, Cause: string(c.cause), Left: c.until.Sub(now)})
 		}
 	}
-	add(&h.whole)
-	for _, c := range h.models {
-		add(c)
+	add("", &h.whole)
+	for _, model := range slices.Sorted(maps.Keys(h.models)) {
+		add(model, h.models[model])
 	}
 	return all
 }
@@ -347,4 +356,6 @@ func (h *health) org() string {
 }
 
 // identity is what makes an upstream another one: what was learnt of it is void when it changes.
-func identity(u *policy.Upstream) string { return u.BaseURL + "\x00" + u.Credential.Reveal() }
+type identity struct{ baseURL, credential string }
+
+func identityOf(u *policy.Upstream) identity { return identity{u.BaseURL, u.Credential.Reveal()} }

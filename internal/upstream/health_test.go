@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -300,8 +301,18 @@ func TestCoolingIsToldAsItIs(t *testing.T) {
 	check(`carpool_upstream_cooling{cause="credential",upstream="b"} 1
 carpool_upstream_cooling{cause="overloaded",upstream="a"} 1
 `)
+	want := []Cooling{{Upstream: "a", Model: opus, Cause: "overloaded", Left: 5 * time.Second}, {Upstream: "b", Cause: "credential", Left: time.Minute}}
+	if got := l.pool.Cooling(); !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 	l.advance(20 * time.Second)
 	check(`carpool_upstream_cooling{cause="credential",upstream="b"} 1` + "\n")
+	other := *l.ups[1]
+	other.Credential = policy.NewSecret("sk-another")
+	l.pool.Retain([]*policy.Upstream{l.ups[0], l.ups[1]})
+	check(`carpool_upstream_cooling{cause="credential",upstream="b"} 1` + "\n")
+	l.pool.Retain([]*policy.Upstream{l.ups[0], &other}) // with another credential it begins afresh
+	check("")
 	l.pool.Retain(l.ups[:1])
 	check("")
 	l.fakes["b"].set(success)

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"maps"
 	"strconv"
 	"time"
 
@@ -50,13 +49,11 @@ func (c *coolingCollector) Describe(out chan<- *prometheus.Desc) { out <- c.desc
 
 // Collect implements prometheus.Collector.
 func (c *coolingCollector) Collect(out chan<- prometheus.Metric) {
-	c.pool.mu.Lock()
-	members := maps.Clone(c.pool.members)
-	c.pool.mu.Unlock()
-	desc, now := c.desc(), c.pool.now()
-	for name, m := range members {
-		for _, why := range m.health.causes(now) {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, 1, name, string(why))
+	seen := map[[2]string]bool{} // several models of an upstream can be left alone for one cause
+	for _, one := range c.pool.Cooling() {
+		if labels := [2]string{one.Upstream, one.Cause}; !seen[labels] {
+			seen[labels] = true
+			out <- prometheus.MustNewConstMetric(c.desc(), prometheus.GaugeValue, 1, labels[:]...)
 		}
 	}
 }

@@ -30,7 +30,7 @@ type Model struct {
 // modelList is what is known of an upstream's models. done is closed when the first look is over.
 type modelList struct {
 	done     chan struct{}
-	identity string // the list is void when the upstream becomes another one
+	identity identity // the list is void when the upstream becomes another one
 	models   []Model
 	known    bool
 	next     time.Time
@@ -42,7 +42,7 @@ type modelList struct {
 func (p *Pool) Models(ctx context.Context, u *policy.Upstream) (models []Model, known bool) {
 	p.mu.Lock()
 	list, ok := p.models[u.Name]
-	if id := identity(u); !ok || list.identity != id {
+	if id := identityOf(u); !ok || list.identity != id {
 		list = &modelList{done: make(chan struct{}), identity: id}
 		p.models[u.Name] = list
 	}

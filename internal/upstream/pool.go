@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type Pool struct {
 	providers map[string]Provider
 	affinity  *affinity
 	errorTime time.Duration
+	buffers   plainBuffers
 
 	mu      sync.Mutex
 	members map[string]*member    // by upstream name
@@ -43,7 +45,7 @@ type Pool struct {
 
 // member is what the pool knows of an upstream. A new one begins when its address or credential changes.
 type member struct {
-	identity string
+	identity identity
 	health   health
 }
 
@@ -68,17 +70,19 @@ func (p *Pool) Bind(route, session, upstream string, at time.Time) {
 	p.affinity.bind(route, session, upstream, at)
 }
 
-// Retain forgets what is known of upstreams other than these; those that are disabled are forgotten, too, and begin afresh when
-// they are enabled again. It is to be called with all upstreams of a policy that comes into force.
+// Retain forgets what is known of upstreams other than these; those that are disabled or have become other ones are forgotten, too,
+// and begin afresh. It is to be called with all upstreams of a policy that comes into force.
 func (p *Pool) Retain(upstreams []*policy.Upstream) {
-	keep := make(map[string]bool, len(upstreams))
+	keep := make(map[string]identity, len(upstreams))
 	for _, u := range upstreams {
-		keep[u.Name] = !u.Disabled
+		if !u.Disabled {
+			keep[u.Name] = identityOf(u)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.members, func(name string, _ *member) bool { return !keep[name] })
-	maps.DeleteFunc(p.models, func(name string, _ *modelList) bool { return !keep[name] })
+	maps.DeleteFunc(p.members, func(name string, m *member) bool { return keep[name] != m.identity })
+	maps.DeleteFunc(p.models, func(name string, list *modelList) bool { return keep[name] != list.identity })
 }
 
 // Broke tells the pool that an upstream cut an answer which it had begun. It counts as a failure of the upstream, and the session
@@ -89,6 +93,21 @@ func (p *Pool) Broke(route, session string, u *policy.Upstream, model string) {
 	if p.health(u).broke(model, o, p.now(), p.spread()) {
 		p.logCooling(u.Name, model, o)
 	}
+}
+
+// Cooling lists why upstreams, or models of them, are left alone at this moment, in the order of upstreams' names.
+func (p *Pool) Cooling() []Cooling {
+	p.mu.Lock()
+	members := maps.Clone(p.members)
+	p.mu.Unlock()
+	var all []Cooling
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		for _, c := range members[name].health.cooling(p.now()) {
+			c.Upstream = name
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // spread is what varies the length of cooldowns, from 0 to 1, so that nodes do not come back all at once.
@@ -103,7 +122,7 @@ func (p *Pool) health(u *policy.Upstream) *health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := p.members[u.Name]
-	if id := identity(u); m == nil || m.identity != id {
+	if id := identityOf(u); m == nil || m.identity != id {
 		m = &member{identity: id}
 		p.members[u.Name] = m
 	}
@@ -129,18 +148,13 @@ func (p *Pool) Do(ctx context.Context, target policy.Target, x *Exchange) (Resul
 		bound: p.affinity.lookup(target.Route, x.Session, p.now()), aside: x.Path != messagesPath,
 	}
 	s.candidates = p.order(target.Upstreams, x.Model, s.bound)
-	for pass := eager; pass <= desperate; pass++ {
-		for i := range s.candidates {
-			done, err := s.try(ctx, &s.candidates[i], pass)
-			if err != nil {
-				return s.result, err
-			}
-			if done {
-				s.note()
-				return s.result, nil
-			}
-		}
+	switch done, err := s.run(ctx); {
+	case err != nil:
+		return s.result, err
+	case done:
+		s.note()
+	default:
+		s.result.Failure = s.giveUp()
 	}
-	s.result.Failure = s.giveUp()
 	return s.result, nil
 }

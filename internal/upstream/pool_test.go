@@ -77,7 +77,7 @@ func exchangeOf(t testing.TB, session string) *Exchange {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Exchange{Path: "/v1/messages", Body: body, Peek: peek, Model: peek.Model, User: "alice", Session: session}
+	return &Exchange{Path: "/v1/messages", Body: wire.NewBody(body, nil), Peek: peek, Model: peek.Model, User: "alice", Session: session}
 }
 
 // do sends an exchange and returns what became of it, the answer read to its end.

@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,75 +19,128 @@ const (
 type queue struct {
 	mu      sync.Mutex
 	held    int
-	waiting int
+	waiting int      // more than none only while there is no place
 	turns   []string // users who wait, next first
-	lines   map[string][]chan struct{}
+	lines   map[string][]waiter
 }
 
-// enter takes a place, waiting for at most wait if it must; limit 0 is no cap. ok is false when there is none in time.
-func (q *queue) enter(ctx context.Context, user string, limit int, wait time.Duration) (ok bool) {
-	q.mu.Lock()
-	if limit <= 0 || q.held < limit && q.waiting == 0 {
-		q.held++
-		q.mu.Unlock()
-		return true
-	}
-	if wait <= 0 || q.waiting >= queueFactor*limit {
-		q.mu.Unlock()
-		return false
-	}
-	place := make(chan struct{})
-	q.line(user, place)
-	q.mu.Unlock()
+// entrance is a queue with its cap; 0 is no cap.
+type entrance struct {
+	queue *queue
+	limit int
+}
 
+// ticket is a request that waits at one or more entrances. It gets one place: whoever claims it first decides.
+type ticket struct {
+	user    string
+	claimed atomic.Bool
+	place   chan int // number of the entrance that had a place
+}
+
+func (t *ticket) claim() bool { return t.claimed.CompareAndSwap(false, true) }
+
+// waiter is a ticket in the line of one entrance.
+type waiter struct {
+	*ticket
+	number int
+}
+
+// enterFirst takes a place at the first entrance that has one, waiting for at most wait at all of them together if it must. It
+// returns the entrance's number; ok is false when there is no place in time.
+func enterFirst(ctx context.Context, user string, wait time.Duration, at ...entrance) (number int, ok bool) {
+	for i, e := range at {
+		if e.queue.enterNow(e.limit) {
+			return i, true
+		}
+	}
+	if wait <= 0 {
+		return 0, false
+	}
+	t := &ticket{user: user, place: make(chan int, 1)}
+	lined := false
+	for i, e := range at {
+		lined = e.queue.line(waiter{t, i}, e.limit) || lined
+	}
+	if !lined {
+		return 0, false
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-place:
-		return true
+	case number = <-t.place:
+		ok = true
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return q.leaveLine(user, place)
+	if !ok && !t.claim() { // the place came at the same moment
+		number, ok = <-t.place, true
+	}
+	for _, e := range at {
+		e.queue.leaveLine(t)
+	}
+	return number, ok
 }
 
-func (q *queue) line(user string, place chan struct{}) {
-	if q.lines == nil {
-		q.lines = map[string][]chan struct{}{}
-	}
-	if len(q.lines[user]) == 0 {
-		q.turns = append(q.turns, user)
-	}
-	q.lines[user] = append(q.lines[user], place)
-	q.waiting++
-}
-
-// leaveLine gives up waiting; it returns true when the place came at the same moment.
-func (q *queue) leaveLine(user string, place chan struct{}) bool {
+// enterNow takes a place if there is one.
+func (q *queue) enterNow(limit int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	line := q.lines[user]
-	for i, p := range line {
-		if p != place {
-			continue
-		}
-		q.lines[user] = append(line[:i:i], line[i+1:]...)
-		q.waiting--
-		if len(q.lines[user]) == 0 {
-			q.dropTurn(user)
-		}
+	if !q.free(limit) {
 		return false
 	}
+	q.held++
 	return true
 }
 
-func (q *queue) dropTurn(user string) {
-	delete(q.lines, user)
-	for i, u := range q.turns {
-		if u == user {
-			q.turns = append(q.turns[:i:i], q.turns[i+1:]...)
-			return
-		}
+func (q *queue) free(limit int) bool { return limit <= 0 || q.held < limit && q.waiting == 0 }
+
+// line puts a waiter into its user's line, or gives it a place that has become free; false: the line is full.
+func (q *queue) line(w waiter, limit int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.free(limit):
+		q.give(w)
+		return true
+	case q.waiting >= queueFactor*limit:
+		return false
+	}
+	if q.lines == nil {
+		q.lines = map[string][]waiter{}
+	}
+	if len(q.lines[w.user]) == 0 {
+		q.turns = append(q.turns, w.user)
+	}
+	q.lines[w.user] = append(q.lines[w.user], w)
+	q.waiting++
+	return true
+}
+
+// give hands a place to a waiter, unless it has got one elsewhere or has given up.
+func (q *queue) give(w waiter) {
+	if w.claim() {
+		q.held++
+		w.place <- w.number // it has room for one
+	}
+}
+
+// leaveLine takes a ticket out of its user's line, if it is there.
+func (q *queue) leaveLine(t *ticket) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	line := q.lines[t.user]
+	i := slices.IndexFunc(line, func(w waiter) bool { return w.ticket == t })
+	if i < 0 {
+		return
+	}
+	q.waiting--
+	if line = slices.Delete(line, i, i+1); len(line) > 0 {
+		q.lines[t.user] = line
+		return
+	}
+	delete(q.lines, t.user)
+	if i := slices.Index(q.turns, t.user); i >= 0 {
+		q.turns = slices.Delete(q.turns, i, i+1)
 	}
 }
 
@@ -97,15 +152,13 @@ func (q *queue) leave(limit int) {
 	for q.waiting > 0 && (limit <= 0 || q.held < limit) {
 		user := q.turns[0]
 		q.turns = q.turns[1:]
-		place := q.lines[user][0]
-		q.lines[user] = q.lines[user][1:]
-		if len(q.lines[user]) == 0 {
+		next := q.lines[user][0]
+		if q.lines[user] = q.lines[user][1:]; len(q.lines[user]) == 0 {
 			delete(q.lines, user)
 		} else {
 			q.turns = append(q.turns, user)
 		}
 		q.waiting--
-		q.held++
-		close(place)
+		q.give(next)
 	}
 }

@@ -44,18 +44,86 @@ type pass int
 
 const (
 	eager     pass = iota // those that are well and have a place
-	patient               // those that are well, waiting for a place: all were full
+	patient               // those that are well, whichever has a place first: all were full
 	desperate             // those that are to be left alone, too, unless they said so themselves
 )
 
-// try asks one candidate, if it may be asked in this pass. done is true when the result stands.
-func (s *search) try(ctx context.Context, c *candidate, round pass) (done bool, err error) {
+// run asks candidates until the result stands or nobody is left.
+func (s *search) run(ctx context.Context) (done bool, err error) {
+	for _, step := range []func(context.Context) (bool, error){
+		func(ctx context.Context) (bool, error) { return s.each(ctx, eager) },
+		s.whoeverIsFirst,
+		func(ctx context.Context) (bool, error) { return s.each(ctx, desperate) },
+	} {
+		if done, err := step(ctx); done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// each asks the candidates one after the other, those that may be asked in this pass and have a place. done is true when the
+// result stands.
+func (s *search) each(ctx context.Context, round pass) (done bool, err error) {
+	for i := range s.candidates {
+		c := &s.candidates[i]
+		t, may := s.mayAsk(c, round)
+		if !may {
+			continue
+		}
+		// Its own upstream has the session's prompt cache, which is worth a short wait.
+		mayWait := round != eager || c.upstream.Name == s.bound
+		if s.enter(ctx, mayWait, c) == nil {
+			c.health.release(s.model(c), t.probe)
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			continue
+		}
+		if done, err := s.ask(ctx, c, t); done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// whoeverIsFirst waits at all candidates that are well, and asks the one that has a place first.
+func (s *search) whoeverIsFirst(ctx context.Context) (done bool, err error) {
+	for !s.pool.now().After(s.until) {
+		var well []*candidate
+		for i := range s.candidates {
+			c := &s.candidates[i]
+			if r, _, _ := c.health.state(s.model(c), s.pool.now()); !c.asked && (r == ready || r == probing) {
+				well = append(well, c)
+			}
+		}
+		c := s.enter(ctx, true, well...)
+		switch {
+		case ctx.Err() != nil && c == nil:
+			return false, context.Cause(ctx)
+		case c == nil:
+			return false, nil
+		}
+		t, may := s.mayAsk(c, patient)
+		if !may { // it was well before the wait
+			c.health.inFlight.leave(c.upstream.MaxInFlight)
+			continue
+		}
+		if done, err := s.ask(ctx, c, t); done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// mayAsk reports whether a candidate may be asked in this pass. A turn with a probe is to be released.
+func (s *search) mayAsk(c *candidate, round pass) (t turn, may bool) {
 	now := s.pool.now()
 	if c.asked || now.After(s.until) {
-		return false, nil
+		return turn{}, false
 	}
 	readiness, wait, why := c.health.state(s.model(c), now)
-	t := turn{start: now, aside: s.aside}
+	t = turn{start: now, aside: s.aside}
 	if readiness == probing || readiness == resting && round == desperate {
 		t.probe = c.health.claim(s.model(c), now, round == desperate)
 	}
@@ -63,31 +131,42 @@ func (s *search) try(ctx context.Context, c *candidate, round pass) (done bool, 
 		if round == desperate || readiness == closed {
 			s.fail(coolingOutcome(c.upstream.Name, why, wait))
 		}
-		return false, nil
+		return turn{}, false
 	}
+	return t, true
+}
+
+// ask asks a candidate in which the exchange has a place.
+func (s *search) ask(ctx context.Context, c *candidate, t turn) (done bool, err error) {
 	defer c.health.release(s.model(c), t.probe)
-	// Its own upstream has the session's prompt cache, which is worth a short wait.
-	mayWait := round != eager || c.upstream.Name == s.bound
-	if !s.enter(ctx, c, mayWait) {
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
-		}
-		s.fail(&outcome{cause: causeFull, failure: own(anthropic.ErrOverloaded(2))})
-		return false, nil
-	}
 	c.asked = true
 	return s.attempt(ctx, c, t)
 }
 
-// enter takes a place at a candidate.
-func (s *search) enter(ctx context.Context, c *candidate, mayWait bool) bool {
-	if !mayWait {
-		return c.health.inFlight.enter(ctx, s.exchange.User, c.upstream.MaxInFlight, 0)
+// enter takes a place at the first of some candidates that has one, waiting for it as long as there is patience left if it may; nil:
+// there is none in time.
+func (s *search) enter(ctx context.Context, mayWait bool, candidates ...*candidate) *candidate {
+	var few [4]entrance
+	at := few[:0]
+	for _, c := range candidates {
+		at = append(at, entrance{&c.health.inFlight, c.upstream.MaxInFlight})
+	}
+	wait := time.Duration(0)
+	if mayWait {
+		wait = s.patience
 	}
 	start := s.pool.now()
-	ok := c.health.inFlight.enter(ctx, s.exchange.User, c.upstream.MaxInFlight, s.patience)
-	s.patience -= s.pool.now().Sub(start)
-	return ok
+	i, ok := enterFirst(ctx, s.exchange.User, wait, at...)
+	if mayWait {
+		s.patience -= s.pool.now().Sub(start)
+	}
+	if !ok {
+		if len(candidates) > 0 {
+			s.fail(&outcome{cause: causeFull, failure: own(anthropic.ErrOverloaded(2))})
+		}
+		return nil
+	}
+	return candidates[i]
 }
 
 // model names the model whose health counts for the exchange: none for what is aside.

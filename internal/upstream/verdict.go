@@ -148,7 +148,11 @@ var rateLimits = [...]string{ //nolint:gochecknoglobals // a constant list
 func headroom(head wire.Head) (left float64, until time.Time, ok bool) {
 	left = 1
 	for _, family := range rateLimits {
-		limit, err1 := strconv.ParseFloat(head.Get(family+"limit"), 64)
+		most := head.Get(family + "limit")
+		if most == "" {
+			continue
+		}
+		limit, err1 := strconv.ParseFloat(most, 64)
 		remaining, err2 := strconv.ParseFloat(head.Get(family+"remaining"), 64)
 		reset, err3 := time.Parse(time.RFC3339, head.Get(family+"reset"))
 		if err1 != nil || err2 != nil || err3 != nil || limit <= 0 {

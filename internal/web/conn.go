@@ -2,10 +2,8 @@ package web
 
 import (
 	"container/list"
-	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -103,22 +101,24 @@ func (d *doorkeeper) setMax(most int) {
 	d.wake()
 }
 
-// noteState is the http.Server's ConnState: it tells which connections wait for a next request.
-func (d *doorkeeper) noteState(nc net.Conn, state http.ConnState) {
-	if t, ok := nc.(*tls.Conn); ok {
-		nc = t.NetConn()
-	}
+// noteState is told whether a connection waits for a next request.
+func (d *doorkeeper) noteState(nc net.Conn, idle bool) {
 	c, ok := nc.(*conn)
-	if !ok {
-		return
+	for !ok {
+		outer, wrapped := nc.(interface{ NetConn() net.Conn })
+		if !wrapped {
+			return
+		}
+		nc = outer.NetConn()
+		c, ok = nc.(*conn)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case state == http.StateIdle && c.idle == nil && !c.closed.Load():
+	case idle && c.idle == nil && !c.closed.Load():
 		c.idle = d.idle.PushBack(c)
 		d.wake()
-	case state != http.StateIdle && c.idle != nil:
+	case !idle && c.idle != nil:
 		d.forget(c.idle)
 	}
 }

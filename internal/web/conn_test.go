@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -79,7 +78,7 @@ func hello(_ context.Context, w wire.Writer, _ *wire.Request) {
 
 func TestConnectionsBeyondTheLimitGetThePlaceOfAnIdleOne(t *testing.T) {
 	t.Parallel()
-	s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), MaxConnections: 3, IdleTimeout: patience})
+	s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), Plain: hello, MaxConnections: 3, IdleTimeout: patience})
 	var conns []net.Conn
 	for i := range 12 {
 		conn := s.dial(t)
@@ -199,7 +198,7 @@ func TestClientThatTakesNothingIsGivenUp(t *testing.T) {
 			t.Parallel()
 			failed := make(chan error, 1)
 			var slow atomic.Int32
-			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(flood(failed)), WriteTimeout: 100 * time.Millisecond, TLS: config, SlowClient: func() { slow.Add(1) }})
+			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(flood(failed)), Plain: flood(failed), WriteTimeout: 100 * time.Millisecond, TLS: config, SlowClient: func() { slow.Add(1) }})
 			conn := s.dial(t)
 			if config != nil {
 				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
@@ -296,7 +295,7 @@ func TestDrainDelay(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), Drain: web.Drain{Delay: 700 * time.Millisecond, Timeout: patience}})
+			s := serveWith(t, web.ServerOptions{Handler: wire.Handler(hello), Plain: hello, Drain: web.Drain{Delay: 700 * time.Millisecond, Timeout: patience}})
 			protocols := new(http.Protocols)
 			protocols.SetHTTP1(!h2)
 			protocols.SetUnencryptedHTTP2(h2)
@@ -351,38 +350,6 @@ func TestAtMost(t *testing.T) {
 	for _, done := range running {
 		if got := <-done; got.err != nil {
 			t.Error(got.err)
-		}
-	}
-}
-
-// What a request holds is let go when its answer begins, and once.
-func TestHold(t *testing.T) {
-	t.Parallel()
-	var released atomic.Int32
-	seen := make(chan string, 1)
-	r := newRig(t, func(_ context.Context, w wire.Writer, r *web.Request) error {
-		r.Hold(func() { released.Add(1) })
-		if r.Path == "/refused" {
-			return anthropic.ErrTooLarge(1)
-		}
-		before := released.Load()
-		if r.Path == "/answered" {
-			_ = w.Begin(200, nil)
-		}
-		seen <- fmt.Sprint(before, released.Load())
-		return nil
-	})
-	for path, want := range map[string]string{"/answered": "0 1", "/left": "0 0", "/refused": ""} {
-		released.Store(0)
-		<-get(t, newHTTPClient(t), r.url+path) // on a new connection: on a kept-open one it would be sent twice
-		if want != "" {
-			if got := <-seen; got != want {
-				t.Errorf("%s: released %s times before and after the answer began, want %s", path, got, want)
-			}
-		}
-		r.line(t)
-		if n := released.Load(); n != 1 {
-			t.Errorf("%s: released %d times", path, n)
 		}
 	}
 }

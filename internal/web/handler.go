@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,21 +36,10 @@ type Request struct {
 	Quiet   bool   // a probe: logged at debug level only; set by the handler
 
 	notes []slog.Attr
-	letGo func() // nil: nothing is held
 }
 
 // Note adds attributes to the request's line in the access log.
 func (r *Request) Note(attrs ...slog.Attr) { r.notes = append(r.notes, attrs...) }
-
-// Hold takes charge of something that is needed only until the answer begins: letGo is called once, when it begins or when
-// the request is over. There may be one such thing; it must be given before the answer begins.
-func (r *Request) Hold(letGo func()) { r.letGo = sync.OnceFunc(letGo) }
-
-func (r *Request) release() {
-	if r.letGo != nil {
-		r.letGo()
-	}
-}
 
 // Handler answers a request or returns an error to be rendered.
 type Handler func(ctx context.Context, w wire.Writer, r *Request) error
@@ -74,8 +62,7 @@ func (f *Front) Serve(handle Handler) wire.HandlerFunc {
 	return func(ctx context.Context, inner wire.Writer, in *wire.Request) {
 		in.Remote = f.clientAddress(in)
 		r := &Request{Request: in, ID: newID(), Started: f.now(), Route: "other"}
-		w := &countingWriter{Writer: inner, request: r}
-		defer r.release()
+		w := &countingWriter{Writer: inner}
 		f.metrics.inFlight.Inc()
 		defer f.metrics.inFlight.Dec()
 		err := f.guarded(ctx, w, r, handle)
@@ -216,7 +203,6 @@ func bounded(s string, n int) string {
 // countingWriter remembers what was sent.
 type countingWriter struct {
 	wire.Writer
-	request *Request
 	status  int
 	bytes   int64
 	aborted bool
@@ -224,7 +210,6 @@ type countingWriter struct {
 
 func (w *countingWriter) Begin(status int, head wire.Head) error {
 	w.status = status
-	w.request.release()
 	return w.Writer.Begin(status, head)
 }
 

@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"carpool/internal/wire"
 )
 
 // ErrStopping is the cause with which requests are cancelled that outlive the drain.
@@ -27,7 +30,9 @@ type ServerOptions struct {
 	Name              string // for the log
 	Listener          net.Listener
 	Handler           http.Handler
-	TLS               *tls.Config // nil: plain HTTP
+	Plain             wire.HandlerFunc       // answers plain HTTP/1.1 instead of Handler, at a fraction of its cost; nil: Handler answers all
+	NotPlain          func(path string) bool // whether requests for a path are Handler's all the same; nil: none
+	TLS               *tls.Config            // nil: plain HTTP
 	ReadHeaderTimeout time.Duration
 	IdleTimeout       time.Duration
 	WriteTimeout      time.Duration // without any progress in sending, after which a connection is given up; 0: none
@@ -43,8 +48,11 @@ type Server struct {
 	address  net.Addr
 	door     *doorkeeper
 	handler  http.Handler
-	tls      bool
+	tls      *tls.Config
 	log      *slog.Logger
+	base     context.Context // of all requests
+	plain    *wire.Plain     // nil: net/http serves everything
+	odd      *handedOver     // what plain does not serve
 	http     *http.Server
 	cancel   context.CancelCauseFunc
 	drain    atomic.Pointer[Drain]
@@ -59,21 +67,32 @@ func NewServer(ctx context.Context, o ServerOptions) *Server {
 		slow = func() {}
 	}
 	s := &Server{
-		name: o.Name, address: o.Listener.Addr(), handler: o.Handler, tls: o.TLS != nil, log: o.Log, cancel: cancel,
+		name: o.Name, address: o.Listener.Addr(), handler: o.Handler, tls: o.TLS, log: o.Log, base: base, cancel: cancel,
 		door: newDoorkeeper(o.Listener, o.MaxConnections, o.WriteTimeout, slow),
 	}
 	s.SetDrain(o.Drain)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(s.tls)
-	protocols.SetUnencryptedHTTP2(!s.tls)
+	protocols.SetHTTP2(s.tls != nil)
+	protocols.SetUnencryptedHTTP2(s.tls == nil)
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(s.serveHTTP), Protocols: protocols, TLSConfig: o.TLS,
 		ReadHeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext:    func(net.Listener) context.Context { return base },
-		ConnState:      s.door.noteState,
+		ConnState:      func(c net.Conn, state http.ConnState) { s.door.noteState(c, state == http.StateIdle) },
+	}
+	if o.Plain != nil {
+		if s.tls != nil { // without ServeTLS, which would see to it
+			s.http.TLSConfig = s.tls.Clone()
+			s.http.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
+		}
+		s.odd = newHandedOver(s.address)
+		s.plain = wire.NewPlain(wire.PlainOptions{
+			Serve: o.Plain, Elsewhere: o.NotPlain, Idle: s.door.noteState,
+			HeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout, Log: o.Log,
+		})
 	}
 	return s
 }
@@ -102,6 +121,9 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
+	if s.plain != nil {
+		s.plain.CloseAfterAnswers()
+	}
 	drain := *s.drain.Load()
 	if drain.Delay > 0 {
 		delay := time.NewTimer(drain.Delay)
@@ -122,23 +144,70 @@ func (s *Server) Run(ctx context.Context) error {
 // failed gives everything up because the listener did.
 func (s *Server) failed(err error) error {
 	s.cancel(ErrStopping)
-	_ = s.http.Close()
+	s.close()
 	_ = s.door.Close() // net/http closes it only once it has begun to accept
 	return fmt.Errorf("cannot serve %s on %s: %w", s.name, s.address, err)
 }
 
+// serve accepts connections until the listener is closed or fails.
 func (s *Server) serve() error {
-	if s.tls {
-		return s.http.ServeTLS(s.door, "", "")
+	if s.plain == nil {
+		return s.serveAll(s.door)
 	}
-	return s.http.Serve(s.door)
+	rest := make(chan error, 1)
+	go func() { rest <- s.serveAll(s.odd) }()
+	var err error
+	for pause := acceptPause; ; {
+		var c net.Conn
+		if c, err = s.door.Accept(); err == nil {
+			pause = acceptPause
+			go s.servePlain(c)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) || !temporary(err) {
+			break
+		}
+		s.log.Warn("cannot accept connections; trying again", slog.String("server", s.name), slog.String("error", err.Error()))
+		time.Sleep(pause)
+		pause = min(2*pause, time.Second)
+	}
+	if s.stopping.Load() {
+		return <-rest // net/http's word that all is over
+	}
+	_ = s.odd.Close()
+	<-rest
+	return err
+}
+
+// acceptPause is the first wait after a failure that may pass, such as too many open files.
+const acceptPause = 5 * time.Millisecond
+
+func temporary(err error) bool {
+	var passing interface{ Temporary() bool }
+	return errors.As(err, &passing) && passing.Temporary()
+}
+
+func (s *Server) servePlain(c net.Conn) {
+	if s.tls != nil {
+		c = tls.Server(c, s.http.TLSConfig)
+	}
+	if rest := s.plain.ServeConn(s.base, c); rest != nil {
+		s.odd.take(rest)
+	}
+}
+
+func (s *Server) serveAll(l net.Listener) error {
+	if s.tls != nil && s.plain == nil {
+		return s.http.ServeTLS(l, "", "")
+	}
+	return s.http.Serve(l)
 }
 
 // end closes the listener and waits for what runs.
 func (s *Server) end(ctx context.Context, patience time.Duration) {
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
-	if err := s.http.Shutdown(ctx); err == nil {
+	if s.shutdown(ctx) {
 		s.cancel(ErrStopping)
 		return
 	}
@@ -147,7 +216,74 @@ func (s *Server) end(ctx context.Context, patience time.Duration) {
 	// The handlers now end by themselves and write their books; only what does not is closed hard.
 	grace, stopGrace := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer stopGrace()
-	if err := s.http.Shutdown(grace); err != nil {
-		_ = s.http.Close()
+	if !s.shutdown(grace) {
+		s.close()
 	}
 }
+
+// shutdown waits until everything has ended, and reports whether it did.
+func (s *Server) shutdown(ctx context.Context) bool {
+	var drained <-chan struct{}
+	if s.plain != nil {
+		_ = s.door.Close()
+		drained = s.plain.Drain()
+	}
+	if s.http.Shutdown(ctx) != nil {
+		return false
+	}
+	if drained != nil {
+		select {
+		case <-drained:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Server) close() {
+	if s.plain != nil {
+		s.plain.Close()
+	}
+	_ = s.http.Close()
+}
+
+// handedOver is a listener for the connections that net/http has to go on with.
+type handedOver struct {
+	address net.Addr
+	conns   chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func newHandedOver(address net.Addr) *handedOver {
+	return &handedOver{address: address, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// take hands a connection over, or closes it when it comes too late.
+func (h *handedOver) take(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.closed:
+		_ = c.Close()
+	}
+}
+
+// Accept returns the next connection.
+func (h *handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (h *handedOver) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+// Addr returns the address of the listener on which the connections came.
+func (h *handedOver) Addr() net.Addr { return h.address }

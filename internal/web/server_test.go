@@ -24,7 +24,7 @@ type started struct {
 	ended chan error
 }
 
-func start(t testing.TB, handler http.Handler, drain time.Duration, tlsConfig *tls.Config) *started {
+func start(t testing.TB, handle wire.HandlerFunc, drain time.Duration, tlsConfig *tls.Config) *started {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +33,7 @@ func start(t testing.TB, handler http.Handler, drain time.Duration, tlsConfig *t
 	ctx, stop := context.WithCancel(context.Background())
 	s := &started{url: "http://" + listener.Addr().String(), stop: stop, ended: make(chan error, 1)}
 	server := web.NewServer(t.Context(), web.ServerOptions{
-		Name: "test", Listener: listener, Handler: handler, TLS: tlsConfig, Drain: web.Drain{Timeout: drain},
+		Name: "test", Listener: listener, Handler: wire.Handler(handle), Plain: handle, TLS: tlsConfig, Drain: web.Drain{Timeout: drain},
 		ReadHeaderTimeout: patience, IdleTimeout: patience, Log: slog.New(slog.DiscardHandler),
 	})
 	go func() { s.ended <- server.Run(ctx) }()
@@ -88,14 +88,14 @@ func newHTTPClient(t testing.TB) *http.Client {
 func TestServerFinishesWhatIsRunning(t *testing.T) {
 	t.Parallel()
 	arrived, finish := make(chan context.Context, 1), make(chan struct{})
-	s := start(t, wire.Handler(func(ctx context.Context, w wire.Writer, _ *wire.Request) {
+	s := start(t, func(ctx context.Context, w wire.Writer, _ *wire.Request) {
 		_ = w.Begin(200, nil)
 		_, _ = io.WriteString(w, "first ")
 		_ = w.Flush()
 		arrived <- ctx
 		<-finish
 		_, _ = io.WriteString(w, "last")
-	}), patience, nil)
+	}, patience, nil)
 	client := newHTTPClient(t)
 	running := get(t, client, s.url)
 	ctx := <-arrived
@@ -131,7 +131,7 @@ func TestServerFinishesWhatIsRunning(t *testing.T) {
 func TestServerCutsWhatOutlivesTheDrain(t *testing.T) {
 	t.Parallel()
 	arrived, cause := make(chan struct{}), make(chan error, 1)
-	s := start(t, wire.Handler(func(ctx context.Context, w wire.Writer, _ *wire.Request) {
+	s := start(t, func(ctx context.Context, w wire.Writer, _ *wire.Request) {
 		_ = w.Begin(200, nil)
 		_, _ = io.WriteString(w, "first")
 		_ = w.Flush()
@@ -139,7 +139,7 @@ func TestServerCutsWhatOutlivesTheDrain(t *testing.T) {
 		<-ctx.Done()
 		cause <- context.Cause(ctx)
 		w.Abort()
-	}), 50*time.Millisecond, nil)
+	}, 50*time.Millisecond, nil)
 	running := get(t, newHTTPClient(t), s.url)
 	<-arrived
 	s.stop()
@@ -158,12 +158,12 @@ func TestServerCutsWhatOutlivesTheDrain(t *testing.T) {
 func TestServerCutsAHandlerThatDoesNotEnd(t *testing.T) {
 	t.Parallel()
 	arrived, finish := make(chan struct{}), make(chan struct{})
-	s := start(t, wire.Handler(func(_ context.Context, w wire.Writer, _ *wire.Request) {
+	s := start(t, func(_ context.Context, w wire.Writer, _ *wire.Request) {
 		_ = w.Begin(200, nil)
 		_ = w.Flush()
 		close(arrived)
 		<-finish
-	}), 10*time.Millisecond, nil)
+	}, 10*time.Millisecond, nil)
 	running := get(t, newHTTPClient(t), s.url)
 	<-arrived
 	s.stop()
@@ -231,10 +231,10 @@ func TestServerWithTLSSpeaksBothVersions(t *testing.T) {
 	lender := httptest.NewUnstartedServer(http.NotFoundHandler())
 	lender.StartTLS()
 	defer lender.Close()
-	s := start(t, wire.Handler(func(_ context.Context, w wire.Writer, r *wire.Request) {
+	s := start(t, func(_ context.Context, w wire.Writer, r *wire.Request) {
 		_ = w.Begin(200, nil)
 		_, _ = io.WriteString(w, r.Proto)
-	}), patience, &tls.Config{Certificates: lender.TLS.Certificates})
+	}, patience, &tls.Config{Certificates: lender.TLS.Certificates})
 	trust := lender.Client().Transport.(*http.Transport).TLSClientConfig
 	for _, want := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust.RootCAs}, ForceAttemptHTTP2: want == "HTTP/2.0"}

@@ -57,7 +57,7 @@ func BenchmarkHead(b *testing.B) {
 }
 
 func BenchmarkBodyReader(b *testing.B) {
-	body := wire.NewBody(make([]byte, 100_000))
+	body := wire.NewBody(make([]byte, 100_000), nil)
 	buffer := make([]byte, 16<<10)
 	b.SetBytes(100_000)
 	b.ReportAllocs()
@@ -120,7 +120,7 @@ func relay(client *wire.Client, target *url.URL) wire.HandlerFunc {
 			return
 		}
 		drop := func(f wire.Field) bool { return f.Name != "Content-Length" }
-		out := &wire.Outgoing{Method: r.Method, URL: target, Head: r.Head.Filter(drop), Body: wire.NewBody(content)}
+		out := &wire.Outgoing{Method: r.Method, URL: target, Head: r.Head.Filter(drop), Body: wire.NewBody(content, nil)}
 		answer, _, err := client.Do(ctx, out)
 		if err != nil {
 			return

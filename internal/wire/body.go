@@ -5,106 +5,98 @@ import (
 	"sync"
 )
 
-// Body is a request body in memory that can be sent several times and then let go. Letting go matters: an HTTP client
-// keeps its request reachable for as long as the response streams, and with it 50 to 300 KB of prompt for minutes.
+// Body is a request body in memory that can be sent several times and then let go. Letting go matters: prompts have 50 to
+// 300 KB, and their answers stream for minutes. It counts who needs its bytes; whoever made it is the first.
 type Body struct {
-	mu       sync.Mutex
-	bytes    []byte
-	size     int
-	readers  int // open readers that have not reached the end, and holds
-	released bool
+	mu    sync.Mutex
+	bytes []byte
+	size  int
+	holds int
+	gone  func()
 }
 
-// NewBody wraps bytes, which must not change afterwards.
-func NewBody(bytes []byte) *Body { return &Body{bytes: bytes, size: len(bytes)} }
+// NewBody wraps bytes, which must not change until gone is called, once nobody needs them any more; gone may be nil.
+func NewBody(bytes []byte, gone func()) *Body {
+	return &Body{bytes: bytes, size: len(bytes), holds: 1, gone: gone}
+}
 
-// Size returns the length in bytes; it stays known after Release.
+// Size returns the length in bytes; it stays known when they are gone.
 func (b *Body) Size() int { return b.size }
 
-// Bytes returns the bytes, or nil once they are gone.
-func (b *Body) Bytes() []byte {
+// Hold returns the bytes, which stay as they are until the Release that goes with it; false when they are gone already.
+func (b *Body) Hold() ([]byte, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.bytes
-}
-
-// Release lets the bytes go as soon as no reader needs them any more.
-func (b *Body) Release() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.released = true
-	b.drop()
-}
-
-func (b *Body) drop() {
-	if b.released && b.readers == 0 {
-		b.bytes = nil
-	}
-}
-
-// hold returns the bytes, which stay as they are until letGo; false when they are gone already.
-func (b *Body) hold() ([]byte, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.bytes == nil && b.size > 0 {
+	if b.holds == 0 {
 		return nil, false
 	}
-	b.readers++
+	b.holds++
 	return b.bytes, true
 }
 
-// letGo is the end of a hold. Whoever held the bytes must not look at them any more.
-func (b *Body) letGo() {
+// Release is the end of a Hold, or of what NewBody began. Who calls it must not look at the bytes any more.
+func (b *Body) Release() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.readers--
-	b.drop()
+	b.holds--
+	last := b.holds == 0
+	if last {
+		b.bytes = nil
+	}
+	b.mu.Unlock()
+	if last && b.gone != nil {
+		b.gone()
+	}
 }
 
-// Reader returns a new reader from the start. After the bytes are gone it fails with io.ErrUnexpectedEOF.
+// Reader returns a new reader from the start, which holds the bytes until its end or until Close. When they are gone it fails
+// with io.ErrUnexpectedEOF.
 func (b *Body) Reader() io.ReadCloser {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.readers++
-	return &bodyReader{body: b}
+	bytes, ok := b.Hold()
+	return &bodyReader{body: b, bytes: bytes, gone: !ok}
 }
 
+// bodyReader may be closed while it reads.
 type bodyReader struct {
 	body *Body
-	at   int
-	done bool
+
+	mu    sync.Mutex
+	bytes []byte // what was not read yet
+	gone  bool   // nothing is held
+	ended bool
 }
 
 func (r *bodyReader) Read(p []byte) (int, error) {
-	b := r.body
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r.at == b.size {
-		r.finish()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.ended:
 		return 0, io.EOF
-	}
-	if r.done || b.bytes == nil {
+	case r.gone:
 		return 0, io.ErrUnexpectedEOF
 	}
-	n := copy(p, b.bytes[r.at:])
-	if r.at += n; r.at == b.size {
-		r.finish()
+	n := copy(p, r.bytes)
+	if r.bytes = r.bytes[n:]; len(r.bytes) > 0 {
+		return n, nil
+	}
+	r.ended = true
+	r.finish()
+	if n == 0 {
+		return 0, io.EOF
 	}
 	return n, nil
 }
 
 func (r *bodyReader) Close() error {
-	r.body.mu.Lock()
-	defer r.body.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.finish()
 	return nil
 }
 
-// finish is called with the body's lock held.
+// finish is called with the lock held.
 func (r *bodyReader) finish() {
-	if !r.done {
-		r.done = true
-		r.body.readers--
-		r.body.drop()
+	if !r.gone {
+		r.gone, r.bytes = true, nil
+		r.body.Release()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -15,30 +16,33 @@ func TestBodyReadsFromTheStartEachTime(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, 100_000} {
 		content := bytes.Repeat([]byte("x"), size)
-		body := wire.NewBody(content)
+		body := wire.NewBody(content, nil)
 		for range 3 {
 			if err := iotest.TestReader(body.Reader(), content); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if body.Size() != size || len(body.Bytes()) != size {
-			t.Errorf("size %d, %d bytes; want %d", body.Size(), len(body.Bytes()), size)
+		held, ok := body.Hold()
+		if body.Size() != size || len(held) != size || !ok {
+			t.Errorf("size %d, %d bytes; want %d", body.Size(), len(held), size)
 		}
+		body.Release()
 	}
 }
 
 func TestBodyIsLetGoAfterTheLastReader(t *testing.T) {
 	t.Parallel()
-	body := wire.NewBody([]byte("hello"))
+	gone := 0
+	body := wire.NewBody([]byte("hello"), func() { gone++ })
 	first, second := body.Reader(), body.Reader()
 	body.Release()
-	if body.Bytes() == nil {
+	if gone > 0 {
 		t.Fatal("gone while readers need it")
 	}
 	if got, err := io.ReadAll(first); string(got) != "hello" || err != nil {
 		t.Fatalf("%q, %v", got, err)
 	}
-	if body.Bytes() == nil {
+	if gone > 0 {
 		t.Fatal("gone while the second reader needs it")
 	}
 	for range 2 { // closing twice counts once
@@ -46,8 +50,8 @@ func TestBodyIsLetGoAfterTheLastReader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if body.Bytes() != nil || body.Size() != 5 {
-		t.Fatalf("still there: %q, size %d", body.Bytes(), body.Size())
+	if _, ok := body.Hold(); gone != 1 || ok || body.Size() != 5 {
+		t.Fatalf("gone %d times, size %d", gone, body.Size())
 	}
 	if n, err := first.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("a reader at its end: %d, %v", n, err)
@@ -57,13 +61,16 @@ func TestBodyIsLetGoAfterTheLastReader(t *testing.T) {
 			t.Errorf("after the end: %q, %v", got, err)
 		}
 	}
-	body.Release()
+	if gone != 1 {
+		t.Errorf("gone %d times", gone)
+	}
 }
 
 func TestBodyWithManyReaders(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("0123456789"), 10_000)
-	body := wire.NewBody(content)
+	var gone atomic.Int32
+	body := wire.NewBody(content, func() { gone.Add(1) })
 	var all sync.WaitGroup
 	for i := range 16 {
 		r := body.Reader()
@@ -80,7 +87,7 @@ func TestBodyWithManyReaders(t *testing.T) {
 	}
 	body.Release()
 	all.Wait()
-	if body.Bytes() != nil {
-		t.Error("the bytes stay after the last reader")
+	if n := gone.Load(); n != 1 {
+		t.Errorf("gone %d times after the last reader", n)
 	}
 }

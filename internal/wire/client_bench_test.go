@@ -32,7 +32,7 @@ func asking(b *testing.B, base string, run func(b *testing.B, do ask)) {
 	b.Run("wire", func(b *testing.B) {
 		client := newClient(b)
 		run(b, func(ctx context.Context, body []byte) (io.ReadCloser, error) {
-			answer, _, err := client.Do(ctx, &wire.Outgoing{Method: "POST", URL: target, Head: head, Body: wire.NewBody(body)})
+			answer, _, err := client.Do(ctx, &wire.Outgoing{Method: "POST", URL: target, Head: head, Body: wire.NewBody(body, nil)})
 			if err != nil {
 				return nil, err
 			}

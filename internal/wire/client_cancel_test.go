@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -97,6 +98,8 @@ func TestCancelInEveryPhase(t *testing.T) {
 				}()
 			}
 			out := post(t, base, phase.body)
+			var letGo atomic.Bool
+			out.Body = wire.NewBody(phase.body, func() { letGo.Store(true) })
 			client := newClient(t)
 			answer, sent, err := client.Do(ctx, out)
 			out.Body.Release()
@@ -110,7 +113,7 @@ func TestCancelInEveryPhase(t *testing.T) {
 			if !errors.Is(err, because) || sent != phase.sent {
 				t.Errorf("sent %v, %v", sent, err)
 			}
-			eventually(t, "the body is let go", func() bool { return out.Body.Bytes() == nil })
+			eventually(t, "the body is let go", letGo.Load)
 			if gone != nil {
 				gone <- struct{}{}
 				<-gone // the client has closed the connection
@@ -185,14 +188,14 @@ func TestTimeouts(t *testing.T) {
 	t.Run("not while the request is being sent, nor while the answer streams", func(t *testing.T) {
 		t.Parallel()
 		base := listen(t, func(c *net.TCPConn, in *bufio.Reader) {
-			time.Sleep(5 * soon) // longer than the client would wait for a head
+			<-time.After(5 * soon) // longer than the client would wait for a head
 			req, err := http.ReadRequest(in)
 			if err != nil {
 				return
 			}
 			_, _ = io.Copy(io.Discard, req.Body)
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-			time.Sleep(20 * soon)
+			<-time.After(20 * soon)
 			_, _ = io.WriteString(c, "k")
 		})
 		client := wire.NewClient(wire.ClientOptions{HeaderTimeout: 10 * soon})

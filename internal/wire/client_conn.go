@@ -113,7 +113,7 @@ func (c *conn) send(r request) error {
 	c.client.requests.back(r.first)
 	go func() {
 		_, err := c.Write(r.rest)
-		r.body.letGo()
+		r.body.Release()
 		c.written(err)
 	}()
 	return nil

@@ -30,7 +30,7 @@ func (c *Client) prepare(out *Outgoing) (request, error) {
 		}
 		return r, err
 	}
-	content, ok := out.Body.hold()
+	content, ok := out.Body.Hold()
 	if !ok {
 		c.discard(r)
 		return r, fmt.Errorf("the request's body was released: %w", io.ErrUnexpectedEOF)
@@ -41,7 +41,7 @@ func (c *Client) prepare(out *Outgoing) (request, error) {
 	}
 	*r.first = append(first, content[:n]...)
 	if n == len(content) {
-		out.Body.letGo()
+		out.Body.Release()
 		return r, nil
 	}
 	r.body, r.rest = out.Body, content[n:]
@@ -52,13 +52,13 @@ func (c *Client) prepare(out *Outgoing) (request, error) {
 func (c *Client) discard(r request) {
 	c.requests.back(r.first)
 	if r.body != nil {
-		r.body.letGo()
+		r.body.Release()
 	}
 }
 
 // appendRequestHead appends the head of a request: the fields in the order and case given, between Host and Content-Length.
 func appendRequestHead(b []byte, out *Outgoing) ([]byte, error) {
-	if !sendableName(out.Method) {
+	if !isToken(out.Method) {
 		return b, fmt.Errorf("the method %q cannot be sent", out.Method)
 	}
 	target, host := out.URL.RequestURI(), withoutZone(out.URL.Host)
@@ -72,7 +72,7 @@ func appendRequestHead(b []byte, out *Outgoing) ([]byte, error) {
 	b = append(b, host...)
 	b = append(b, "\r\n"...)
 	for _, f := range out.Head {
-		if !sendableName(f.Name) || !sendableValue(f.Value) { // a value may be a secret
+		if !isToken(f.Name) || !isValue(f.Value) { // a value may be a secret
 			return b, fmt.Errorf("the field %q has characters that cannot be sent", f.Name)
 		}
 		if framing(f.Name) {
@@ -97,17 +97,7 @@ func appendRequestHead(b []byte, out *Outgoing) ([]byte, error) {
 
 // framing reports whether a field says where a request goes or ends, which is the client's to say.
 func framing(name string) bool {
-	switch len(name) {
-	case len("Host"):
-		return strings.EqualFold(name, "Host")
-	case len("Trailer"):
-		return strings.EqualFold(name, "Trailer")
-	case len("Content-Length"):
-		return strings.EqualFold(name, "Content-Length")
-	case len("Transfer-Encoding"):
-		return strings.EqualFold(name, "Transfer-Encoding")
-	}
-	return false
+	return isField(name, "Host") || isField(name, "Content-Length") || isField(name, "Transfer-Encoding") || isField(name, "Trailer")
 }
 
 // withoutZone removes the zone of an IPv6 address, which means something on this machine only (RFC 6874 §4).
@@ -117,29 +107,6 @@ func withoutZone(host string) string {
 		return host
 	}
 	return host[:zone] + host[end:]
-}
-
-// sendableName reports whether a name is a token (RFC 9110 §5.6.2).
-func sendableName(s string) bool {
-	const letters = (1<<26-1)<<'a' | (1<<26-1)<<'A' | (1<<10-1)<<'0'
-	const marks = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 1<<'^' | 1<<'_' | 1<<'`' | 1<<'|' | 1<<'~'
-	const low, high = (letters | marks) & (1<<64 - 1), (letters | marks) >> 64
-	for i := range len(s) { // a shift beyond the width is 0
-		if c := s[i]; uint64(1)<<c&low|uint64(1)<<(c-64)&high == 0 {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// sendableValue reports whether a value is without control characters (RFC 9110 §5.5).
-func sendableValue(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // sendableTarget reports whether a request target is without white space and control characters.

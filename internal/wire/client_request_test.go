@@ -24,13 +24,13 @@ func TestRequestHead(t *testing.T) {
 		"without fragment and user":  {"GET", "http://u:p@h/#f", nil, nil, "GET / HTTP/1.1\r\nHost: h\r\n"},
 		"an IPv6 address":            {"GET", "http://[::1]:8080/", nil, nil, "GET / HTTP/1.1\r\nHost: [::1]:8080\r\n"},
 		"an IPv6 zone":               {"GET", "http://[fe80::1%25eth0]:8080/", nil, nil, "GET / HTTP/1.1\r\nHost: [fe80::1]:8080\r\n"},
-		"a body":                     {"POST", "http://h/", head, NewBody([]byte("abc")), "POST / HTTP/1.1\r\nHost: h\r\n" + fields + "Content-Length: 3\r\n"},
-		"a body for a GET":           {"GET", "http://h/", nil, NewBody([]byte("abc")), "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n"},
-		"an empty body":              {"PUT", "http://h/", nil, NewBody(nil), "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"},
-		"an empty body for a GET":    {"GET", "http://h/", nil, NewBody(nil), "GET / HTTP/1.1\r\nHost: h\r\n"},
+		"a body":                     {"POST", "http://h/", head, NewBody([]byte("abc"), nil), "POST / HTTP/1.1\r\nHost: h\r\n" + fields + "Content-Length: 3\r\n"},
+		"a body for a GET":           {"GET", "http://h/", nil, NewBody([]byte("abc"), nil), "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n"},
+		"an empty body":              {"PUT", "http://h/", nil, NewBody(nil, nil), "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"},
+		"an empty body for a GET":    {"GET", "http://h/", nil, NewBody(nil, nil), "GET / HTTP/1.1\r\nHost: h\r\n"},
 		"no body":                    {"PATCH", "http://h/", nil, nil, "PATCH / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"},
 		"no body for a DELETE":       {"DELETE", "http://h/", nil, nil, "DELETE / HTTP/1.1\r\nHost: h\r\n"},
-		"framing is the client's":    {"POST", "http://h/", Head{{"host", "x"}, {"a", "b"}, {"CONTENT-LENGTH", "7"}, {"transfer-encoding", "chunked"}, {"trailer", "c"}}, NewBody([]byte("abc")), "POST / HTTP/1.1\r\nHost: h\r\na: b\r\nContent-Length: 3\r\n"},
+		"framing is the client's":    {"POST", "http://h/", Head{{"host", "x"}, {"a", "b"}, {"CONTENT-LENGTH", "7"}, {"transfer-encoding", "chunked"}, {"trailer", "c"}}, NewBody([]byte("abc"), nil), "POST / HTTP/1.1\r\nHost: h\r\na: b\r\nContent-Length: 3\r\n"},
 		"unusual characters":         {"M-SEARCH", "http://h/", Head{{"a!#$%&'*+-.^_`|~9", "é\xff\t:\""}}, nil, "M-SEARCH / HTTP/1.1\r\nHost: h\r\na!#$%&'*+-.^_`|~9: é\xff\t:\"\r\n"},
 	} {
 		u, err := url.Parse(c.address)

@@ -45,7 +45,7 @@ func address(t testing.TB, text string) *url.URL {
 
 func post(t testing.TB, base string, body []byte, head ...wire.Field) *wire.Outgoing {
 	t.Helper()
-	return &wire.Outgoing{Method: "POST", URL: address(t, base+"/v1/messages"), Head: head, Body: wire.NewBody(body)}
+	return &wire.Outgoing{Method: "POST", URL: address(t, base+"/v1/messages"), Head: head, Body: wire.NewBody(body, nil)}
 }
 
 // listen runs a server that is nothing but a conversation on each connection.

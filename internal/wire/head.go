@@ -11,7 +11,7 @@ type Head []Field
 // Get returns the value of the first field of this name, or "".
 func (h Head) Get(name string) string {
 	for i := range h {
-		if strings.EqualFold(h[i].Name, name) {
+		if isField(h[i].Name, name) {
 			return h[i].Value
 		}
 	}
@@ -21,7 +21,7 @@ func (h Head) Get(name string) string {
 // Has reports whether there is a field of this name.
 func (h Head) Has(name string) bool {
 	for i := range h {
-		if strings.EqualFold(h[i].Name, name) {
+		if isField(h[i].Name, name) {
 			return true
 		}
 	}
@@ -35,7 +35,7 @@ func (h *Head) Add(name, value string) { *h = append(*h, Field{name, value}) }
 func (h *Head) Set(name, value string) {
 	kept, done := (*h)[:0], false
 	for _, f := range *h {
-		if !strings.EqualFold(f.Name, name) {
+		if !isField(f.Name, name) {
 			kept = append(kept, f)
 		} else if !done {
 			kept, done = append(kept, Field{f.Name, value}), true
@@ -62,7 +62,7 @@ func (h Head) Filter(keep func(Field) bool) Head {
 func (h Head) ConnectionNames() []string {
 	var names []string
 	for _, f := range h {
-		if !strings.EqualFold(f.Name, "Connection") {
+		if !isField(f.Name, "Connection") {
 			continue
 		}
 		for name := range strings.SplitSeq(f.Value, ",") {
@@ -73,3 +73,6 @@ func (h Head) ConnectionNames() []string {
 	}
 	return names
 }
+
+// isField reports whether a field has a name, in whatever case. Names are ASCII, so equal ones have one length.
+func isField(name, want string) bool { return len(name) == len(want) && strings.EqualFold(name, want) }

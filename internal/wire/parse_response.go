@@ -70,7 +70,7 @@ func parseAnswer(raw []byte) (answerHead, error) {
 		}
 		name, value, ok := strings.Cut(line, ":")
 		name, value = strings.TrimRight(name, " \t"), strings.Trim(value, " \t")
-		if !ok || !sendableName(name) || !sendableValue(value) {
+		if !ok || !isToken(name) || !isValue(value) {
 			return h, fmt.Errorf("line %d of the answer's head is malformed", number)
 		}
 		keep, err := said.take(name, value)
@@ -112,30 +112,24 @@ type framingFields struct {
 
 // take notes a field; keep is false for one that has no place in the head.
 func (s *framingFields) take(name, value string) (keep bool, err error) {
-	switch len(name) {
-	case len("Connection"):
-		if strings.EqualFold(name, "Connection") {
-			for option := range strings.SplitSeq(value, ",") {
-				option = strings.TrimSpace(option)
-				s.close = s.close || strings.EqualFold(option, "close")
-				s.keepAlive = s.keepAlive || strings.EqualFold(option, "keep-alive")
-			}
+	switch {
+	case isField(name, "Connection"):
+		for option := range strings.SplitSeq(value, ",") {
+			option = strings.TrimSpace(option)
+			s.close = s.close || strings.EqualFold(option, "close")
+			s.keepAlive = s.keepAlive || strings.EqualFold(option, "keep-alive")
 		}
-	case len("Content-Length"):
-		if strings.EqualFold(name, "Content-Length") {
-			if s.measured && s.length != value {
-				return false, errors.New("the answer has two lengths")
-			}
-			keep = !s.measured
-			s.measured, s.length = true, value
-			return keep, nil
+	case isField(name, "Content-Length"):
+		if s.measured && s.length != value {
+			return false, errors.New("the answer has two lengths")
 		}
-	case len("Transfer-Encoding"):
-		if strings.EqualFold(name, "Transfer-Encoding") {
-			s.codings++
-			s.coding = value
-			return false, nil
-		}
+		keep = !s.measured
+		s.measured, s.length = true, value
+		return keep, nil
+	case isField(name, "Transfer-Encoding"):
+		s.codings++
+		s.coding = value
+		return false, nil
 	}
 	return true, nil
 }
@@ -162,7 +156,7 @@ func (h *answerHead) frame(said *framingFields, old bool) error {
 	}
 	if said.measured {
 		h.length = -1
-		h.fields = h.fields.Filter(func(f Field) bool { return !strings.EqualFold(f.Name, "Content-Length") })
+		h.fields = h.fields.Filter(func(f Field) bool { return !isField(f.Name, "Content-Length") })
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func fromHTTP(r *http.Request) *Request {
 	return &Request{
 		Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Host: r.Host, Proto: r.Proto,
 		Head: fromHeader(r.Header), ContentLength: r.ContentLength, Body: r.Body,
-		Remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), TLS: r.TLS != nil,
+		Remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()),
 	}
 }
 

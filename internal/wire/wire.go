@@ -17,7 +17,6 @@ type Request struct {
 	ContentLength int64  // -1 when unknown
 	Body          io.Reader
 	Remote        netip.AddrPort
-	TLS           bool
 
 	// ReadDeadline bounds how long reading Body may take from now on; the zero time lifts the bound. It is nil where the
 	// adaptor cannot do it, and fails where the connection cannot.

@@ -122,6 +122,10 @@ func TestDocumentedCurlExamples(t *testing.T) {
 		}
 	}
 
+	if both := g.shell(curlUser + "; " + curlHealth); strings.Count(both, "\n") != 2 {
+		t.Errorf("two answers run together: %q", both)
+	}
+
 	type health struct {
 		Status    string
 		Service   string

@@ -32,6 +32,7 @@ func cliFaults() []cliFault {
 		{name: "200, empty", fault: object{"status": 200, "body": "empty"}},
 		{name: "200, begins with `event: error`, once", fault: object{"cut": "error", "times": 1}},
 		{name: "200, `event: error` mid-stream, once", fault: object{"cut": "error", "at_event": 8, "times": 1}, alone: true},
+		{name: "200, cut off after 300 bytes", fault: object{"cut": "abort", "at_byte": 300}},
 		{name: "200, reset mid-stream", fault: object{"cut": "reset", "at_event": 8}},
 		{name: "200, ended mid-stream", fault: object{"cut": "clean", "at_event": 8}},
 	}

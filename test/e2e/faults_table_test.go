@@ -7,6 +7,7 @@ type fault struct {
 	fault      map[string]any // as the simulator takes it
 	streamOnly bool
 	padding    int    // bytes that make the request longer
+	long       bool   // the answer has more than 100 000 bytes
 	patience   string // seconds, as the client says in X-Stainless-Timeout
 
 	one, two           string
@@ -231,24 +232,27 @@ func faults() []*fault {
 		},
 		{
 			name: "200, reset after 1 byte", fault: object{"cut": "reset", "at_byte": 1, "write": 1, "every_ms": 1},
-			one:      "502 api_error from Carpool | failed 502, 1 first | in use, next first",
-			two:      "200 whole from second | finished 200, 2 second | in use, next first",
-			onePlain: "a connection that breaks off before the header | cut 200, 1 first, estimated | in use, next first",
-			twoPlain: "a connection that breaks off before the header | cut 200, 1 first, estimated | in use, next first",
+			one: "502 api_error from Carpool | failed 502, 1 first | in use, next first",
+			two: "200 whole from second | finished 200, 2 second | in use, next first",
 		},
 		{
 			name: "200, cut off after 300 bytes", fault: object{"cut": "abort", "at_byte": 300},
 			one:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
 			two:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
-			onePlain: "a connection that breaks off before the header | cut 200, 1 first, estimated | in use, next first",
-			twoPlain: "a connection that breaks off before the header | cut 200, 1 first, estimated | in use, next first",
+			onePlain: "502 api_error from Carpool | failed 502, 1 first | in use, next first",
+			twoPlain: "200 whole from second | finished 200, 2 second | in use, next first",
 		},
 		{
 			name: "200, ended after 300 bytes", fault: object{"cut": "clean", "at_byte": 300},
 			one:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
 			two:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
-			onePlain: "a connection that breaks off before the header | cut 200, 1 first, estimated | in use, next first",
-			twoPlain: "a connection that breaks off before the header | cut 200, 1 first, estimated | in use, next first",
+			onePlain: "502 api_error from Carpool | failed 502, 1 first | in use, next first",
+			twoPlain: "200 whole from second | finished 200, 2 second | in use, next first",
+		},
+		{
+			name: "200, cut off after 100,000 bytes of a longer answer", fault: object{"cut": "abort", "at_byte": 100_000}, long: true,
+			one: "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
+			two: "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
 		},
 		{
 			name: "200, reset mid-stream", fault: object{"cut": "reset", "at_event": 8}, streamOnly: true,
@@ -299,6 +303,20 @@ func faults() []*fault {
 			name: "200, gzip", fault: object{"encoding": "gzip"},
 			one: "200 whole from first | finished 200, 1 first | in use, next first",
 			two: "200 whole from first | finished 200, 1 first | in use, next first",
+		},
+		{
+			name: "200, gzip, cut off after 100 bytes", fault: object{"encoding": "gzip", "cut": "abort", "at_byte": 100},
+			one:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
+			two:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
+			onePlain: "502 api_error from Carpool | failed 502, 1 first | in use, next first",
+			twoPlain: "200 whole from second | finished 200, 2 second | in use, next first",
+		},
+		{
+			name: "200, gzip, ended after 100 bytes", fault: object{"encoding": "gzip", "cut": "clean", "at_byte": 100},
+			one:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
+			two:      "200 that breaks off, from first | cut 200, 1 first, estimated | in use, next first",
+			onePlain: "502 api_error from Carpool | failed 502, 1 first | in use, next first",
+			twoPlain: "200 whole from second | finished 200, 2 second | in use, next first",
 		},
 		{
 			name: "200, gzip, cut off mid-stream", fault: object{"encoding": "gzip", "cut": "abort", "at_event": 8}, streamOnly: true,

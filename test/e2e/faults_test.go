@@ -112,7 +112,7 @@ func faultRig(t *testing.T, list []*cell) (*simulator, *gateway) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "resources.json"), mustJSON(object{
 		"upstreams": upstreams, "routes": routes,
-		"users": []object{{"name": "alice"}}, "keys": []object{{"name": "alice-laptop", "user": "alice", "key": newKey("alice")}},
+		"users": []object{{"name": "alice"}}, "keys": []object{{"name": "alice-laptop", "user": "alice", "key": newKey("alice"), "limits": object{"inFlight": 0}}},
 	}))
 	write(t, filepath.Join(dir, "carpool.yml"), fmt.Sprintf(`server: {host: 127.0.0.1, port: 0, drainTimeout: 5s}
 metrics: {listen: main}
@@ -135,19 +135,19 @@ func (s *simulator) setFaults(t testing.TB, credential string, faults ...map[str
 	}
 }
 
-// agent is the User-Agent of a current client, which every policy accepts.
-const agent = "claude-cli/2.1.330 (external, sdk-cli)"
-
 // ask sends the cell's request. mark comes back in the books.
 func (c *cell) ask(t *testing.T, g *gateway, mark string) response {
-	body := prompt(script(map[string]any{
-		"text": strings.Repeat(multibyte, 4), "events": 12, "usage": map[string]any{"input_tokens": 17, "output_tokens": 29},
-	}) + strings.Repeat("x", c.fault.padding))
-	body["model"], body["stream"], body["max_tokens"] = c.id, c.stream, 1024
-	header := http.Header{
-		"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}, "User-Agent": {agent},
-		"X-Client-Request-Id": {c.id + "-" + mark}, "Accept-Encoding": {"gzip, deflate"},
+	length, most := 4, 1024
+	if c.fault.long {
+		length, most = 150_000/len(multibyte)+1, 64_000
 	}
+	body := prompt(script(map[string]any{
+		"text": strings.Repeat(multibyte, length), "events": 12, "usage": map[string]any{"input_tokens": 17, "output_tokens": 29},
+	}) + strings.Repeat("x", c.fault.padding))
+	body["model"], body["stream"], body["max_tokens"] = c.id, c.stream, most
+	header := g.header()
+	header.Set("X-Client-Request-Id", c.id+"-"+mark)
+	header.Set("Accept-Encoding", "gzip, deflate")
 	if c.fault.patience != "" {
 		header.Set("X-Stainless-Timeout", c.fault.patience)
 	}

@@ -206,7 +206,7 @@ func (c capture) check(t *testing.T, got received) {
 func TestHeadersTowardsUpstream(t *testing.T) {
 	t.Parallel()
 	sim := startSim(t)
-	g := startServe(t, sim.url, -1)
+	g := startServe(t, sim.url, -1, "claudeCode: {requireClient: off}") // no User-Agent, so that nothing is filled in
 	c := capture{
 		Method: "POST", URL: "/v1/messages?beta=true&later=1",
 		Headers: [][2]string{
@@ -286,6 +286,7 @@ func TestTwoCredentials(t *testing.T) {
 			}
 			test.header.Set("Content-Type", "application/json")
 			test.header.Set("Anthropic-Version", "2023-06-01")
+			test.header.Set("User-Agent", agent)
 			r := call(t, http.MethodPost, g.url+"/v1/messages", test.header, body)
 			if r.status != test.status {
 				t.Fatalf("status %d\n%s", r.status, r.body)

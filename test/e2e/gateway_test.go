@@ -140,7 +140,7 @@ routes:
 users:
   - {name: alice, team: platform, quota: {daily: %d, monthly: -1}}
 keys:
-  - {name: alice-laptop, user: alice, key: %s}
+  - {name: alice-laptop, user: alice, key: %s, limits: {inFlight: 0}}
 `, upstream, daily, newKey("alice"))
 	config := fmt.Sprintf(`server: {host: 127.0.0.1, port: 0, drainTimeout: 5s}
 metrics: {listen: main}
@@ -315,12 +315,20 @@ func call(t testing.TB, method, address string, header http.Header, body []byte)
 	return response{resp.StatusCode, resp.Header, got, err}
 }
 
+// agent is the User-Agent of a current client, which every policy accepts.
+const agent = "claude-cli/2.1.330 (external, sdk-cli)"
+
+// header is what a client sends with the gateway's key.
+func (g *gateway) header() http.Header {
+	return http.Header{
+		"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}, "User-Agent": {agent},
+	}
+}
+
 // messages posts a Messages request with the gateway's key.
 func (g *gateway) messages(body any) response {
 	g.t.Helper()
-	return call(g.t, http.MethodPost, g.url+"/v1/messages", http.Header{
-		"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"},
-	}, []byte(mustJSON(body)))
+	return call(g.t, http.MethodPost, g.url+"/v1/messages", g.header(), []byte(mustJSON(body)))
 }
 
 // prompt is the body of a Messages request with one user message.

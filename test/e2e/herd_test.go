@@ -74,7 +74,7 @@ func (h *herd) ask(ctx context.Context, transport http.RoundTripper, g *gateway,
 	if err != nil {
 		return 0, "", err
 	}
-	r.Header = http.Header{"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}, "User-Agent": {agent}}
+	r.Header = g.header()
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		return 0, "", fmt.Errorf("client of the herd: %w", err)

@@ -135,7 +135,7 @@ func sendRaw(t testing.TB, address, request string) (statuses []int) {
 func TestDesync(t *testing.T) {
 	t.Parallel()
 	upstream := startRawUpstream(t, answerPlainly)
-	g := configured(t, t.TempDir(), upstream.url, "drainTimeout: 5s")
+	g := configured(t, t.TempDir(), upstream.url, "drainTimeout: 5s", "claudeCode: {requireClient: off}") // no User-Agent, so that nothing is filled in
 	body := mustJSON(prompt("x"))
 	inner := "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 	key := "x-api-key: " + g.key

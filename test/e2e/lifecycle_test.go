@@ -54,7 +54,7 @@ routes:
 users:
   - {name: alice, team: platform, quota: {daily: %d, monthly: -1}, limits: {inFlight: 100000}}
 keys:
-  - {name: alice-laptop, user: alice, key: %s}
+  - {name: alice-laptop, user: alice, key: %s, limits: {inFlight: 0}}
 `, upstream, daily, newKey("alice"))
 }
 
@@ -292,7 +292,7 @@ func post(ctx context.Context, transport http.RoundTripper, g *gateway, body str
 	if err != nil {
 		return 0, err
 	}
-	r.Header = http.Header{"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}}
+	r.Header = g.header()
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		return 0, err
@@ -322,7 +322,7 @@ func openStreams(t *testing.T, g *gateway, n int, body string) (end func() (whol
 				begun <- err
 				return
 			}
-			r.Header = http.Header{"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}}
+			r.Header = g.header()
 			resp, err := transport.RoundTrip(r)
 			if err == nil && resp.StatusCode != http.StatusOK {
 				err = errors.New(resp.Status)

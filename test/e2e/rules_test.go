@@ -76,9 +76,7 @@ func TestParallelRequestsOnAQuota(t *testing.T) {
 // raw posts a body to /v1/messages as it is.
 func (g *gateway) raw(t testing.TB, body []byte) response {
 	t.Helper()
-	return call(t, http.MethodPost, g.url+"/v1/messages", http.Header{
-		"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"},
-	}, body)
+	return call(t, http.MethodPost, g.url+"/v1/messages", g.header(), body)
 }
 
 // TestClientGoesAway: its upstream request is cancelled, and the books say so.
@@ -94,7 +92,7 @@ func TestClientGoesAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header = http.Header{"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}}
+	r.Header = g.header()
 	resp, err := client().Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +183,7 @@ func TestTLS(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.Header = http.Header{"Authorization": {"Bearer " + g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}}
+			r.Header = g.header()
 			resp, err := transport.RoundTrip(r)
 			if err != nil {
 				t.Fatal(err)
@@ -253,9 +251,7 @@ func TestPathsOfTheDataPlane(t *testing.T) {
 		{"GET", "/v1/messages", "", 405},
 	} {
 		t.Run(fmt.Sprintf("%s %s", test.method, test.path), func(t *testing.T) {
-			r := call(t, test.method, g.url+test.path, http.Header{
-				"Authorization": {"Bearer " + g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"},
-			}, []byte(test.body))
+			r := call(t, test.method, g.url+test.path, g.header(), []byte(test.body))
 			if r.status != test.status {
 				t.Fatalf("status %d, want %d\n%s", r.status, test.status, r.body)
 			}

@@ -88,7 +88,7 @@ func (a sdkAnswers) check(t *testing.T) {
 	if a.CountTokens.InputTokens <= 0 {
 		t.Errorf("countTokens: %+v", a.CountTokens)
 	}
-	if !slices.Contains(a.Models, "claude-opus-5-5") {
+	if once := slices.Compact(slices.Sorted(slices.Values(a.Models))); !slices.Contains(a.Models, "claude-opus-5-5") || len(a.Models) < 3 || len(once) != len(a.Models) {
 		t.Errorf("models.list: %v", a.Models)
 	}
 	if e := a.WrongKey; e.Class != "AuthenticationError" || e.Status != 401 || e.Type != "authentication_error" || e.ID == "" {

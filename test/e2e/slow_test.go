@@ -79,7 +79,7 @@ func TestSlowClients(t *testing.T) {
 	g := measured(t, upstream.url, "drainTimeout: 5s, readHeaderTimeout: 3s, readBodyTimeout: 3s, writeTimeout: 3s")
 	g.must("upstream", "add", "stuffer", "--api-key", simKey, "--base-url", stuffer.url)
 	g.must("route", "add", "endless", "--model", "endless", "--upstream", "stuffer")
-	head := "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nX-Api-Key: " + g.key + "\r\n"
+	head := "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nUser-Agent: " + agent + "\r\nX-Api-Key: " + g.key + "\r\n"
 	endlessly := mustJSON(map[string]any{"model": "endless", "max_tokens": 1, "stream": true, "messages": prompt("x")["messages"]})
 
 	stop := goodTraffic(t, g)

@@ -62,9 +62,9 @@ func ask(t *testing.T, g *gateway, sim *simulator, step map[string]any, stream b
 		map[string]any{"name": "one", "input_schema": map[string]any{"type": "object"}},
 		map[string]any{"name": "two", "input_schema": map[string]any{"type": "object"}},
 	}
-	r := call(t, http.MethodPost, g.url+"/v1/messages", http.Header{
-		"X-Api-Key": {g.key}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}, "Accept-Encoding": {"gzip, deflate"},
-	}, []byte(mustJSON(body)))
+	header := g.header()
+	header.Set("Accept-Encoding", "gzip, deflate")
+	r := call(t, http.MethodPost, g.url+"/v1/messages", header, []byte(mustJSON(body)))
 	list := sim.finished(seq, 1)
 	if len(list) != 1 {
 		t.Fatalf("the upstream got %d requests", len(list))

@@ -42,7 +42,7 @@ async function main() {
   out.countTokens = await client.messages.countTokens({ model, messages: ask('How many tokens are in here?').messages });
 
   out.models = [];
-  for await (const m of client.models.list()) out.models.push(m.id);
+  for await (const m of client.models.list({ limit: 2 })) out.models.push(m.id); // page by page
 
   for (const [name, attempt] of Object.entries({
     wrongKey: () => new Anthropic({ baseURL, apiKey: wrongKey, maxRetries: 0 }).messages.create(ask('never')),

@@ -10,6 +10,32 @@ import (
 // A column type here is a pointer to a field that serves both ways, as a query's argument and as a scan's destination,
 // so that a table's fields are listed once.
 
+// appendValues appends what fields hold, as a query's arguments. database/sql takes the fields themselves too, and spends
+// more on finding out what they are.
+func appendValues(args, fields []any) ([]any, error) {
+	for _, field := range fields {
+		switch f := field.(type) {
+		case *string:
+			args = append(args, *f)
+		case *int64:
+			args = append(args, *f)
+		case *int:
+			args = append(args, int64(*f))
+		case *bool:
+			args = append(args, *f)
+		case driver.Valuer:
+			value, err := f.Value()
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, value)
+		default:
+			return nil, fmt.Errorf("a field of an entry must not be %T", field)
+		}
+	}
+	return args, nil
+}
+
 // instant is a time as microseconds UTC.
 type instant struct{ at *time.Time }
 
@@ -63,6 +89,22 @@ func (c encoded[T]) Scan(src any) error {
 		return nil
 	}
 	return json.Unmarshal([]byte(text), c.value)
+}
+
+// reported is JSON as somebody else said it: what is none is left out when it is read.
+type reported struct{ text *json.RawMessage }
+
+func (c reported) Value() (driver.Value, error) { return string(*c.text), nil }
+
+func (c reported) Scan(src any) error {
+	text, ok := src.(string)
+	if !ok {
+		return fmt.Errorf("JSON must be text, not %T", src)
+	}
+	if json.Valid([]byte(text)) {
+		*c.text = json.RawMessage(text)
+	}
+	return nil
 }
 
 // optional is a text where NULL is the empty string.

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,110 +29,12 @@ func entryFields(e *fleet.Entry) []any {
 		&e.ModelAsked, &e.ModelSent, &e.ModelServed, &e.Route, &e.Upstream, &e.Attempts, &e.MovedFrom, &e.MessageID, &e.StopReason,
 		&e.InputTokens, &e.OutputTokens, &e.CacheReadTokens, &e.CacheWrite5mTokens, &e.CacheWrite1hTokens, &e.ThinkingTokens,
 		&e.WebSearches, &e.ServiceTier, &e.InferenceGeo, &e.Speed,
-		encoded[json.RawMessage]{&e.Usage},
+		reported{&e.Usage},
 		&e.Estimated, &e.QuotaTokens,
 		&e.SessionID, &e.AgentID, &e.ParentAgentID, &e.RequestClass, &e.Client, &e.ClientVersion, &e.ClientRequestID, &e.UpstreamRequestID,
 		encoded[[]fleet.ToolCount]{&e.Tools},
 		&e.FileOperations, &e.RequestBytes, &e.ResponseBytes,
 	}
-}
-
-// Ingested says what became of a batch.
-type Ingested struct {
-	Added      int   // entries that were new
-	Contiguous int64 // the node's mark: up to it there is nothing to wait for
-	Gone       int64 // sequence numbers below the mark that, as the batch says, nobody has
-}
-
-// Ingest stores the entries of a node's batch, ignoring those it has.
-func (s *Store) Ingest(ctx context.Context, batch fleet.UsageBatch) (taken Ingested, err error) {
-	err = s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		if taken.Added, err = tx.insert(ctx, batch.Entries); err != nil {
-			return err
-		}
-		taken.Contiguous, taken.Gone, err = tx.advance(ctx, batch)
-		return err
-	})
-	if err != nil {
-		return Ingested{}, fmt.Errorf("cannot store the entries of node %s: %w", batch.Node, err)
-	}
-	return taken, nil
-}
-
-// insert stores the entries that are new by number and by id. A node that was restored from a backup delivers exchanges
-// again under other numbers, as it remembers them or as crashed ones; what was booked first stays. They are looked up by
-// their start, which is part of their identity and has an index, so that ids need none.
-func (t *Tx) insert(ctx context.Context, entries []fleet.Entry) (added int, err error) {
-	marks := strings.TrimSuffix(strings.Repeat("?, ", len(entryFields(new(fleet.Entry)))), ", ")
-	//nolint:gosec // only constants are joined
-	statement, err := t.tx.PrepareContext(ctx, `INSERT INTO entries (`+entryColumns+`) SELECT `+marks+`
-		WHERE NOT EXISTS (SELECT 1 FROM entries WHERE started_at = ? AND id = ?)
-		ON CONFLICT (node, seq) DO NOTHING`)
-	if err != nil {
-		return 0, err
-	}
-	defer statement.Close() //nolint:errcheck // it ends with the transaction
-	used := map[string]time.Time{}
-	for i := range entries {
-		e := entries[i]
-		if !json.Valid(e.Usage) {
-			e.Usage = nil // what an upstream said wrongly must not hold up what comes after it
-		}
-		result, err := statement.ExecContext(ctx, append(entryFields(&e), instant{&e.StartedAt}, e.ID)...)
-		if err != nil {
-			return 0, fmt.Errorf("entry %d: %w", e.Seq, err)
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			if err != nil {
-				return 0, err
-			}
-			continue
-		}
-		added++
-		if used[e.KeyID].Before(e.StartedAt) {
-			used[e.KeyID] = e.StartedAt
-		}
-	}
-	return added, t.TouchKeys(ctx, used)
-}
-
-// advance moves the node's contiguous mark over what has arrived, in this batch or before, and over what the batch says is
-// gone. It returns the mark and how many numbers were given up.
-func (t *Tx) advance(ctx context.Context, batch fleet.UsageBatch) (mark, gone int64, err error) {
-	number := func(n *int64) []any { return []any{n} }
-	marks, err := collect(ctx, t.tx, number, `SELECT contiguous FROM nodes WHERE name = ?`, batch.Node)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(marks) == 1 {
-		mark = marks[0]
-	}
-	seqs, err := collect(ctx, t.tx, number, `SELECT seq FROM entries WHERE node = ? AND seq > ?`, batch.Node, mark)
-	if err != nil {
-		return 0, 0, err
-	}
-	for i := range batch.Entries { // what is known by its id has no row under the number it has here
-		seqs = append(seqs, batch.Entries[i].Seq)
-	}
-	slices.Sort(seqs)
-	before := mark
-	for _, seq := range seqs {
-		if hole := seq - mark - 1; hole > 0 {
-			if batch.From > mark+1 || batch.To < seq-1 {
-				break
-			}
-			gone += hole
-		}
-		mark = max(mark, seq)
-	}
-	if batch.From <= mark+1 && batch.To > mark {
-		gone, mark = gone+batch.To-mark, batch.To
-	}
-	if mark == before && len(marks) == 1 {
-		return mark, gone, nil
-	}
-	return mark, gone, t.exec(ctx, "move the mark", `INSERT INTO nodes (name, contiguous) VALUES (?, ?)
-		ON CONFLICT (name) DO UPDATE SET contiguous = excluded.contiguous`, batch.Node, mark)
 }
 
 // Count returns how many entries there are.

@@ -339,11 +339,20 @@ func (t *Tx) DeleteToken(ctx context.Context, name string) error {
 }
 
 // TouchKeys notes when secrets, by id, were last used. Ids that are not known and times before the one known are ignored.
-func (t *Tx) TouchKeys(ctx context.Context, used map[string]time.Time) error {
+func (t *Tx) TouchKeys(ctx context.Context, used map[string]time.Time) (err error) {
+	if len(used) == 0 {
+		return nil
+	}
+	statement, err := t.tx.PrepareContext(ctx, `UPDATE key_secrets SET last_used_at = ?
+		WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)`)
+	if err != nil {
+		return fmt.Errorf("cannot note the use of keys: %w", err)
+	}
+	defer statement.Close() //nolint:errcheck // it ends with the transaction
 	for id, at := range used {
-		if err := t.exec(ctx, "note the use of the key", `UPDATE key_secrets SET last_used_at = ?
-			WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)`, instant{&at}, id, instant{&at}); err != nil {
-			return err
+		micros := at.UnixMicro()
+		if _, err := statement.ExecContext(ctx, micros, id, micros); err != nil {
+			return fmt.Errorf("cannot note the use of the key: %w", err)
 		}
 	}
 	return nil

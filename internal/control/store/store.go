@@ -22,13 +22,14 @@ var migrations embed.FS
 
 // Store is one database. It is safe for concurrent use; writers take turns.
 type Store struct {
-	db    *sql.DB
-	write sync.Mutex
+	db      *sql.DB
+	write   sync.Mutex
+	inserts inserts
 }
 
 // Every connection of the pool gets these. FULL makes a commit survive a power loss: a change of policy is rare and must
 // not be forgotten, and entries come in batches, so that one flush to disk serves many.
-const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate"
+const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate"
 
 // Open opens the SQLite database at path, makes it (readable by its owner only) when it does not exist, and brings its
 // schema up to date.
@@ -52,7 +53,11 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := migrate(ctx, db); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot use the database %s: %w", path, advise(err)), db.Close())
 	}
-	return &Store{db: db}, nil
+	s := &Store{db: db}
+	if s.inserts, err = prepareInserts(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot use the database %s: %w", path, err), db.Close())
+	}
+	return s, nil
 }
 
 // advise says what to do about a file that SQLite cannot read.
@@ -64,7 +69,9 @@ func advise(err error) error {
 }
 
 // Close closes the database.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	return errors.Join(s.inserts.one.Close(), s.inserts.many.Close(), s.db.Close())
+}
 
 func migrate(ctx context.Context, db *sql.DB) error {
 	files, err := fs.Sub(migrations, "migrations")
