@@ -175,7 +175,7 @@ func (s *Server) serve() error {
 		return <-rest // net/http's word that all is over
 	}
 	_ = s.odd.Close()
-	<-rest
+	_ = <-rest // that its listener is closed
 	return err
 }
 
