@@ -175,8 +175,7 @@ func (s *Server) serve() error {
 		return <-rest // net/http's word that all is over
 	}
 	_ = s.odd.Close()
-	_ = <-rest // that its listener is closed
-	return err
+	return errors.Join(err, <-rest)
 }
 
 // acceptPause is the first wait after a failure that may pass, such as too many open files.
