@@ -75,6 +75,48 @@ func BenchmarkExchange(b *testing.B)            { benchmark(b, 1) }
 func BenchmarkExchange64Parallel(b *testing.B)  { benchmark(b, 64) }
 func BenchmarkExchange512Parallel(b *testing.B) { benchmark(b, 512) }
 
+// benchmarkJournal measures what requests wait for: reservations and settlements, and none of what becomes of them.
+func benchmarkJournal(b *testing.B, parallel int) {
+	const round = 4000 // the database takes them in between
+	o := ledger.Options{Node: "n1"}
+	o.Rest()
+	l, err := ledger.Open(b.Context(), file(b), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	var spent time.Duration
+	for b.Loop() {
+		before := processorTime(b)
+		var group sync.WaitGroup
+		for user := range parallel {
+			group.Go(func() {
+				for range round / parallel {
+					spendUsual(b, l, user)
+				}
+			})
+		}
+		group.Wait()
+		spent += processorTime(b) - before
+		b.StopTimer()
+		if _, err := l.Outbox(b.Context(), l.LastSeq(), 1); err != nil {
+			b.Fatal(err)
+		}
+		if err := l.Acknowledge(b.Context(), l.LastSeq()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N*(round/parallel*parallel)), "cpu-ns/exchange")
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func BenchmarkJournal(b *testing.B)           { benchmarkJournal(b, 1) }
+func BenchmarkJournal8Parallel(b *testing.B)  { benchmarkJournal(b, 8) }
+func BenchmarkJournal64Parallel(b *testing.B) { benchmarkJournal(b, 64) }
+
 // benchmarkMove measures what becomes of settlements away from the request: the way into the database and to control's door.
 func benchmarkMove(b *testing.B, users int) {
 	const size = 2000

@@ -14,15 +14,14 @@ import (
 
 const (
 	maxBatch    = 512     // records written at once
-	maxRounds   = 4       // writes that one caller makes, of which the first has its own record
 	segmentSize = 8 << 20 // bytes after which the journal goes on in a new segment
 	maxOverlong = 8       // times that, when no new segment can be made
 )
 
 // writer owns the journal. Openings and settlements queue up, and one of those who wait for them writes: whoever finds
-// nobody at it leads. A leader appends all that is queued with one write, goes on a little while more comes, and hands on
-// to the first in the queue. That spares most callers one of two changes of goroutine, and at least one caller both. The
-// queue is bounded by the callers: each waits for its ticket. An operation is led by its own caller.
+// nobody at it leads. A leader appends all that is queued with one write, and hands on to the first of those who came
+// meanwhile. So nobody waits for a goroutine that does nothing else. The queue is bounded by the callers: each waits for
+// its ticket. An operation is led by its own caller.
 type writer struct {
 	ledger *Ledger
 
@@ -78,18 +77,15 @@ func (w *writer) write(ctx context.Context, t *ticket) error {
 		return err
 	}
 	if !t.done {
-		w.lead(t) //nolint:contextcheck // it works for others as well, whose requests go on when this one is over
+		w.lead()
 	}
 	return t.err
 }
 
-// lead works the queue off, whose first is own.
-func (w *writer) lead(own *ticket) {
+// lead works off what is queued; the caller's ticket is the first.
+func (w *writer) lead() {
 	defer w.guard()
-	for round := 0; round < maxRounds && w.take(own); round++ {
-		w.work(w.batch)
-		clear(w.batch)
-	}
+	w.work(w.take())
 	w.handOn()
 }
 
@@ -102,28 +98,27 @@ func (w *writer) guard() {
 	}
 }
 
-// take moves the next tickets, at most maxBatch, from the queue to the batch. It reports whether there were any: a foreign
-// operation is left.
-func (w *writer) take(own *ticket) bool {
+// take takes the next tickets off the queue: at most maxBatch records, or one operation.
+func (w *writer) take() []*ticket {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.batch = w.batch[:0]
-	n := 0
+	batch, n := w.batch[:0], 0
 	for _, t := range w.queue[:min(len(w.queue), maxBatch)] {
 		record := isRecord(t.op)
-		if !record && (n > 0 || t != own) {
+		if !record && n > 0 {
 			break
 		}
 		n++
 		if t.take() {
-			w.batch = append(w.batch, t)
+			batch = append(batch, t)
 		}
 		if !record {
 			break
 		}
 	}
 	w.dequeue(n)
-	return n > 0
+	w.batch = batch
+	return batch
 }
 
 // dequeue drops the first of the queue; mu is held.
@@ -180,9 +175,10 @@ func (w *writer) again() {
 
 // work works a batch off: an operation, or openings and settlements.
 func (w *writer) work(batch []*ticket) {
+	defer clear(batch)
 	w.retry()
-	if len(batch) == 1 && !isRecord(batch[0].op) {
-		batch[0].finish(w.ledger.mover.do(context.Background(), batch[0].op))
+	if op := batch[0].op; !isRecord(op) {
+		batch[0].finish(w.ledger.mover.do(context.Background(), op))
 		return
 	}
 	w.ledger.mover.makeRoom()

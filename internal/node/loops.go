@@ -15,8 +15,10 @@ const (
 	beatInterval   = 10 * time.Second
 	retryInterval  = time.Second
 	forgetInterval = time.Hour
-	shipLinger     = 250 * time.Millisecond // gathers entries; a question about usage flushes them at once
-	batchSize      = 500
+	shipLinger     = time.Second // gathers entries, until there is a good batch; a question about usage flushes them at once
+	lingerStep     = 50 * time.Millisecond
+	goodBatch      = 1000
+	batchSize      = 2 * goodBatch
 )
 
 // pause waits between attempts on a link that fails.
@@ -59,8 +61,15 @@ func (n *Node) shipUsage(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.ledger.Committed():
-			pause(ctx, shipLinger)
+			n.linger(ctx)
 		}
+	}
+}
+
+// linger waits for more entries to ship: their price falls with their number.
+func (n *Node) linger(ctx context.Context) {
+	for waited := time.Duration(0); waited < shipLinger && n.ledger.LastSeq()-n.ledger.Acknowledged() < goodBatch && ctx.Err() == nil; waited += lingerStep {
+		pause(ctx, lingerStep)
 	}
 }
 

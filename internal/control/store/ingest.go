@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,22 +38,35 @@ func (s *Store) Ingest(ctx context.Context, batch fleet.UsageBatch) (taken Inges
 	return taken, nil
 }
 
-// rowsAtOnce is how many entries one statement inserts. A statement has a price of its own, about a sixth of an entry's.
-const rowsAtOnce = 50
+// inserts are the statements that add entries, prepared once, by the number of entries they add, largest first. A
+// statement has a price of its own.
+type inserts []insert
 
-// inserts are the statements that add entries, prepared once.
-type inserts struct{ one, many *sql.Stmt }
+type insert struct {
+	rows      int
+	statement *sql.Stmt
+}
 
-func prepareInserts(ctx context.Context, db *sql.DB) (i inserts, err error) {
-	width := len(entryFields(new(fleet.Entry)))
-	row := "(" + marks(width) + ")"
-	statement := func(rows int) string {
-		return `INSERT INTO entries (` + entryColumns + `) VALUES ` + strings.Repeat(row+", ", rows-1) + row + ` ON CONFLICT (node, seq) DO NOTHING`
+func prepareInserts(ctx context.Context, db *sql.DB) (all inserts, err error) {
+	row := "(" + marks(len(entryFields(new(fleet.Entry)))) + ")"
+	for _, rows := range []int{64, 8, 1} {
+		//nolint:sqlclosecheck // close does it
+		statement, err := db.PrepareContext(ctx, `INSERT INTO entries (`+entryColumns+`) VALUES `+
+			strings.Repeat(row+", ", rows-1)+row+` ON CONFLICT (node, seq) DO NOTHING`)
+		if err != nil {
+			return nil, errors.Join(err, all.close())
+		}
+		all = append(all, insert{rows, statement})
 	}
-	if i.one, err = db.PrepareContext(ctx, statement(1)); err == nil {
-		i.many, err = db.PrepareContext(ctx, statement(rowsAtOnce))
+	return all, nil
+}
+
+func (all inserts) close() error {
+	var wrong []error
+	for _, i := range all {
+		wrong = append(wrong, i.statement.Close())
 	}
-	return i, err
+	return errors.Join(wrong...)
 }
 
 // marks returns n placeholders.
@@ -66,29 +80,26 @@ func (t *Tx) insert(ctx context.Context, statements inserts, entries []*fleet.En
 			used[e.KeyID] = e.StartedAt
 		}
 	}
-	one, many := t.tx.StmtContext(ctx, statements.one), t.tx.StmtContext(ctx, statements.many) //nolint:sqlclosecheck // they end with the transaction
 	var args []any
-	for len(entries) > 0 {
-		statement, rows := one, 1
-		if len(entries) >= rowsAtOnce {
-			statement, rows = many, rowsAtOnce
-		}
-		args = args[:0]
-		for _, e := range entries[:rows] {
-			if args, err = appendValues(args, entryFields(e)); err != nil {
-				return 0, fmt.Errorf("entry %d: %w", e.Seq, err)
+	for _, i := range statements {
+		statement := t.tx.StmtContext(ctx, i.statement) //nolint:sqlclosecheck // it ends with the transaction
+		for ; len(entries) >= i.rows; entries = entries[i.rows:] {
+			args = args[:0]
+			for _, e := range entries[:i.rows] {
+				if args, err = appendValues(args, entryFields(e)); err != nil {
+					return 0, fmt.Errorf("entry %d: %w", e.Seq, err)
+				}
 			}
+			result, err := statement.ExecContext(ctx, args...)
+			if err != nil {
+				return 0, fmt.Errorf("entries %d to %d: %w", entries[0].Seq, entries[i.rows-1].Seq, err)
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return 0, err
+			}
+			added += int(n)
 		}
-		result, err := statement.ExecContext(ctx, args...)
-		if err != nil {
-			return 0, fmt.Errorf("entries %d to %d: %w", entries[0].Seq, entries[rows-1].Seq, err)
-		}
-		n, err := result.RowsAffected()
-		if err != nil {
-			return 0, err
-		}
-		added += int(n)
-		entries = entries[rows:]
 	}
 	return added, t.TouchKeys(ctx, used)
 }

@@ -70,7 +70,7 @@ func advise(err error) error {
 
 // Close closes the database.
 func (s *Store) Close() error {
-	return errors.Join(s.inserts.one.Close(), s.inserts.many.Close(), s.db.Close())
+	return errors.Join(s.inserts.close(), s.db.Close())
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
