@@ -50,8 +50,7 @@ type insert struct {
 func prepareInserts(ctx context.Context, db *sql.DB) (all inserts, err error) {
 	row := "(" + marks(len(entryFields(new(fleet.Entry)))) + ")"
 	for _, rows := range []int{64, 8, 1} {
-		//nolint:sqlclosecheck // close does it
-		//nolint:gosec // only constants are joined
+		//nolint:sqlclosecheck,gosec // close does it; only constants are joined
 		statement, err := db.PrepareContext(ctx, `INSERT INTO entries (`+entryColumns+`) VALUES `+
 			strings.Repeat(row+", ", rows-1)+row+` ON CONFLICT (node, seq) DO NOTHING`)
 		if err != nil {
