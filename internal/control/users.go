@@ -73,7 +73,7 @@ func (a *api) addUsers() {
 	}, func(ctx context.Context, in *byName) error {
 		_, err := a.c.change(ctx, func(ctx context.Context, e *edit) error { return e.deleteUser(ctx, in.Name) })
 		if err == nil {
-			a.c.forgetQuota(ctx, in.Name)
+			a.c.forgetQuota(context.WithoutCancel(ctx), in.Name)
 		}
 		return err
 	})

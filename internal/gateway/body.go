@@ -51,7 +51,7 @@ type bodies struct {
 func sizeOf(n int64) (size int64, class int) {
 	n = max(n, smallestLent)
 	steps := bits.Len64(uint64(n-1)) - 3 //nolint:gosec // n is positive
-	quarters := (n-1)>>steps + 1         // 5 to 8 of them, or 4 when n is a power of two itself
+	quarters := (n-1)>>steps + 1         // 5 to 8 of them
 	return quarters << steps, 4*(steps-10) + int(quarters) - 4
 }
 

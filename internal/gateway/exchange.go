@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +40,9 @@ func (g *Gateway) exchange(ctx context.Context, w wire.Writer, r *web.Request, p
 	caller, snapshot, err := g.authenticate(r)
 	if err != nil {
 		return err
+	}
+	if strings.ContainsFunc(r.Query, func(c rune) bool { return c <= ' ' || c == 0x7f }) { // comes over HTTP/2 only
+		return anthropic.ErrInvalidRequest("The query has characters that cannot be sent on. Escape them.")
 	}
 	body, err := g.readBody(r)
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 // changed, can make the window current again.
 const grace = 26 * time.Hour
 
-// books are the accounts in memory; the Ledger's lock guards them. Used changes only in the writer's goroutine after a
-// commit, and in the order of the commits, so that memory and file never disagree for longer than a moment.
+// books are the accounts in memory; the Ledger's lock guards them. Used changes only after a commit, by whoever leads the
+// writer or, while that waits, by the mover, and in the order of the commits, so that memory and file never disagree for
+// longer than a moment.
 type books struct {
 	accounts map[accountKey]*account
 	current  periods

@@ -127,8 +127,10 @@ func (s *settlement) copyTo(e *Entry) (size int, err error) {
 	for i := range e.Tools {
 		texts = append(texts, &e.Tools[i].Name)
 	}
+	valid := true // each alone: two halves of a character can join
 	for _, t := range texts {
 		size += len(*t)
+		valid = valid && utf8.ValidString(*t)
 	}
 	var joined strings.Builder
 	joined.Grow(size)
@@ -136,7 +138,7 @@ func (s *settlement) copyTo(e *Entry) (size int, err error) {
 		joined.WriteString(*t)
 	}
 	rest := joined.String()
-	if !utf8.ValidString(rest) { // JSON has other characters in its place
+	if !valid { // JSON has other characters in its place
 		*e, err = decode(s.body, "", 0)
 		return len(s.body), err
 	}

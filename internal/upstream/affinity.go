@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"maps"
+	"strings"
 	"sync"
 	"time"
 )
@@ -52,6 +53,9 @@ func (a *affinity) bind(route, session, upstream string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := affinityKey{route, session}
+	if _, known := a.sessions[key]; !known {
+		key.session = strings.Clone(session) // it is a part of the request's head, which must not stay for its sake
+	}
 	a.sessions[key] = binding{upstream, now}
 	if len(a.sessions) > affinityMost || now.Sub(a.swept) > AffinityTTL {
 		a.sweep(now, key)

@@ -82,6 +82,9 @@ func (s *search) send(ctx context.Context, c *candidate) (answer *Answer, o *out
 		err = context.DeadlineExceeded // at the last moment: the answer's context is over
 	}
 	switch {
+	case errors.Is(err, wire.ErrUnsendable): // says nothing of the upstream, and no other can do better
+		cancel(nil)
+		return nil, nil, false, anthropic.ErrInternal(err)
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case err != nil:

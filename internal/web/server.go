@@ -18,9 +18,6 @@ import (
 // ErrStopping is the cause with which requests are cancelled that outlive the drain.
 var ErrStopping = errors.New("the server is stopping")
 
-// maxHeader bounds the request line and the header of a request; net/http adds 4 KiB to it.
-const maxHeader = 64 << 10
-
 // Drain is how a Server ends: for Delay it goes on as before, except that it asks clients to come back on a new connection;
 // then it takes no new connections, and what runs may finish for Timeout.
 type Drain struct{ Delay, Timeout time.Duration }
@@ -78,7 +75,7 @@ func NewServer(ctx context.Context, o ServerOptions) *Server {
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(s.serveHTTP), Protocols: protocols, TLSConfig: o.TLS,
 		ReadHeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout,
-		MaxHeaderBytes: maxHeader,
+		MaxHeaderBytes: wire.MostHead,
 		ErrorLog:       slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext:    func(net.Listener) context.Context { return base },
 		ConnState:      func(c net.Conn, state http.ConnState) { s.door.noteState(c, state == http.StateIdle) },
@@ -90,7 +87,7 @@ func NewServer(ctx context.Context, o ServerOptions) *Server {
 		}
 		s.odd = newHandedOver(s.address)
 		s.plain = wire.NewPlain(wire.PlainOptions{
-			Serve: o.Plain, Elsewhere: o.NotPlain, Idle: s.door.noteState,
+			Serve: o.Plain, Elsewhere: o.NotPlain, Idle: s.door.noteState, HandOver: s.odd.take,
 			HeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout, Log: o.Log,
 		})
 	}
@@ -190,9 +187,7 @@ func (s *Server) servePlain(c net.Conn) {
 	if s.tls != nil {
 		c = tls.Server(c, s.http.TLSConfig)
 	}
-	if rest := s.plain.ServeConn(s.base, c); rest != nil {
-		s.odd.take(rest)
-	}
+	s.plain.ServeConn(s.base, c)
 }
 
 func (s *Server) serveAll(l net.Listener) error {
@@ -222,22 +217,15 @@ func (s *Server) end(ctx context.Context, patience time.Duration) {
 
 // shutdown waits until everything has ended, and reports whether it did.
 func (s *Server) shutdown(ctx context.Context) bool {
-	var drained <-chan struct{}
 	if s.plain != nil {
 		_ = s.door.Close()
-		drained = s.plain.Drain()
-	}
-	if s.http.Shutdown(ctx) != nil {
-		return false
-	}
-	if drained != nil {
 		select {
-		case <-drained:
+		case <-s.plain.Drain(): // until then a connection may turn out to be net/http's
 		case <-ctx.Done():
 			return false
 		}
 	}
-	return true
+	return s.http.Shutdown(ctx) == nil
 }
 
 func (s *Server) close() {

@@ -56,14 +56,17 @@ func (c *Client) discard(r request) {
 	}
 }
 
+// ErrUnsendable says that a request has characters that no request may have. Nothing was sent.
+var ErrUnsendable = errors.New("characters that cannot be sent") //nolint:gochecknoglobals // a constant
+
 // appendRequestHead appends the head of a request: the fields in the order and case given, between Host and Content-Length.
 func appendRequestHead(b []byte, out *Outgoing) ([]byte, error) {
 	if !isToken(out.Method) {
-		return b, fmt.Errorf("the method %q cannot be sent", out.Method)
+		return b, fmt.Errorf("%w: the method %q", ErrUnsendable, out.Method)
 	}
 	target, host := out.URL.RequestURI(), withoutZone(out.URL.Host)
 	if !sendableTarget(target) || !sendableTarget(host) {
-		return b, errors.New("the address has characters that cannot be sent")
+		return b, fmt.Errorf("%w: the address", ErrUnsendable)
 	}
 	b = append(b, out.Method...)
 	b = append(b, ' ')
@@ -73,7 +76,7 @@ func appendRequestHead(b []byte, out *Outgoing) ([]byte, error) {
 	b = append(b, "\r\n"...)
 	for _, f := range out.Head {
 		if !isToken(f.Name) || !isValue(f.Value) { // a value may be a secret
-			return b, fmt.Errorf("the field %q has characters that cannot be sent", f.Name)
+			return b, fmt.Errorf("%w: the field %q", ErrUnsendable, f.Name)
 		}
 		if framing(f.Name) {
 			continue

@@ -17,7 +17,7 @@ type answerHead struct {
 	keep    bool // another request may follow on the connection
 }
 
-// interim reports whether another answer follows. Nobody asked for another protocol, so that 101 is no such answer.
+// interim reports whether another answer follows. 101 does not come here: see parseStatus.
 func (h *answerHead) interim() bool { return h.status >= 100 && h.status < 200 }
 
 // hasBody reports whether bytes follow the head of the answer to a request.

@@ -18,7 +18,9 @@ type PlainOptions struct {
 	// Elsewhere reports whether requests for a path are net/http's; nil: none.
 	Elsewhere func(path string) bool
 	// Idle is told when a connection begins to wait for a further request, and when that has come; may be nil.
-	Idle          func(conn net.Conn, idle bool)
+	Idle func(conn net.Conn, idle bool)
+	// HandOver takes a connection that net/http has to go on with. It returns when somebody has taken charge of it.
+	HandOver      func(conn net.Conn)
 	HeaderTimeout time.Duration // for the head of a request
 	IdleTimeout   time.Duration // until the next request
 	Log           *slog.Logger
@@ -29,7 +31,8 @@ type PlainOptions struct {
 // about what is unusual. It costs a fifth of net/http, and keeps order and case of the fields.
 type Plain struct {
 	options PlainOptions
-	close   atomic.Bool // answers end their connections
+	close   atomic.Bool // answers end their connections, and say so
+	ending  atomic.Bool // no connection waits for a further request
 
 	mu      sync.Mutex
 	conns   map[*plainConn]struct{}
@@ -51,6 +54,7 @@ const freshGrace = 5 * time.Second
 // all have ended.
 func (p *Plain) Drain() <-chan struct{} {
 	p.close.Store(true)
+	p.ending.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.drained == nil {
@@ -94,18 +98,26 @@ func (p *Plain) leave(c *plainConn) {
 	}
 }
 
-// ServeConn serves the requests of a connection, which may be a *tls.Conn, and closes it; or it returns the connection as
-// one that net/http has to go on with. Requests get contexts that end with ctx, or when the client leaves.
-func (p *Plain) ServeConn(ctx context.Context, nc net.Conn) (rest net.Conn) {
+// ServeConn serves the requests of a connection, which may be a *tls.Conn, and closes it, or hands it over. Requests get
+// contexts that end with ctx, or when the client leaves.
+func (p *Plain) ServeConn(ctx context.Context, nc net.Conn) {
 	c := &plainConn{plain: p, nc: nc}
 	if !p.enter(c) {
 		_ = nc.Close()
-		return nil
+		return
 	}
 	defer p.leave(c)
+	if rest := p.serve(ctx, c); rest != nil {
+		p.options.HandOver(rest)
+	}
+}
+
+// serve returns a connection that net/http has to go on with, and closes every other one.
+func (p *Plain) serve(ctx context.Context, c *plainConn) (rest net.Conn) {
+	nc := c.nc
 	defer func() {
 		if r := recover(); r != nil {
-			p.options.Log.Error("a connection panicked", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+			p.options.Log.ErrorContext(ctx, "a connection panicked", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
 			rest = nil
 		}
 		c.release()

@@ -11,7 +11,9 @@ import (
 
 const (
 	usualRequestHead = 4 << 10
-	mostRequestHead  = 68 << 10 // 64 KiB and what net/http adds to that
+	// MostHead bounds the request line and the header of a request; net/http adds 4 KiB to it, and so does Plain.
+	MostHead        = 64 << 10
+	mostRequestHead = MostHead + 4<<10
 )
 
 //nolint:gochecknoglobals // memory to be used again, no state
@@ -94,6 +96,7 @@ func (c *plainConn) readHead(again bool) (*plainExchange, error) {
 		}
 		if c.w > c.r && again && !begun { // the first of it has come: from now on its own time counts
 			begun = true
+			c.tell(false)
 			_ = c.nc.SetReadDeadline(deadline(c.plain.options.HeaderTimeout))
 		}
 		n, err := c.nc.Read(c.buf[c.w:])
@@ -135,12 +138,14 @@ func (c *plainConn) release() {
 func (c *plainConn) await() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	patience := c.plain.options.HeaderTimeout
-	if c.state == serving {
-		if c.plain.close.Load() {
-			return false
-		}
+	patience, ending := c.plain.options.HeaderTimeout, c.plain.ending.Load()
+	switch {
+	case c.state == serving && ending:
+		return false
+	case c.state == serving:
 		c.state, patience = waiting, c.plain.options.IdleTimeout
+	case ending && (patience <= 0 || patience > freshGrace):
+		patience = freshGrace
 	}
 	_ = c.nc.SetReadDeadline(deadline(patience)) // fails on a connection on which reading fails, too
 	return true

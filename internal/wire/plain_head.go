@@ -81,10 +81,19 @@ func (r *plainRequest) parse(b []byte) error {
 func (r *plainRequest) requestLine(line string) bool {
 	method, rest, _ := strings.Cut(line, " ")
 	target, proto, _ := strings.Cut(rest, " ")
-	if method != "GET" && method != "HEAD" && method != "POST" || proto != "HTTP/1.1" {
+	switch method { // as constants: metrics keep the method, which must not keep the head
+	case "GET":
+		r.Method = "GET"
+	case "HEAD":
+		r.Method = "HEAD"
+	case "POST":
+		r.Method = "POST"
+	default:
 		return false
 	}
-	r.Method, r.Proto = method, proto
+	if r.Proto = "HTTP/1.1"; proto != r.Proto {
+		return false
+	}
 	r.Path, r.Query, _ = strings.Cut(target, "?")
 	return strings.HasPrefix(r.Path, "/") && all(r.Path, inPath) && all(r.Query, inQuery)
 }

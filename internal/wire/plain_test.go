@@ -44,7 +44,9 @@ func startPlain(t testing.TB, l net.Listener, o wire.PlainOptions) *plainServer 
 	if o.IdleTimeout == 0 {
 		o.IdleTimeout = patience
 	}
-	s := &plainServer{Plain: wire.NewPlain(o), odd: func(c net.Conn) { c.Close() }}
+	s := &plainServer{odd: func(c net.Conn) { c.Close() }}
+	o.HandOver = func(c net.Conn) { s.odd(c) }
+	s.Plain = wire.NewPlain(o)
 	ctx, stop := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -53,11 +55,7 @@ func startPlain(t testing.TB, l net.Listener, o wire.PlainOptions) *plainServer 
 			if err != nil {
 				return
 			}
-			serving.Go(func() {
-				if rest := s.ServeConn(ctx, c); rest != nil {
-					s.odd(rest)
-				}
-			})
+			serving.Go(func() { s.ServeConn(ctx, c) })
 		}
 	})
 	t.Cleanup(func() {
@@ -327,8 +325,9 @@ func FuzzPlain(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, sent []byte, piece int) {
 		piece = max(piece, 1)
-		var seen int // bytes of requests that were served
-		plain := wire.NewPlain(wire.PlainOptions{HeaderTimeout: patience, IdleTimeout: patience, Log: slog.New(slog.DiscardHandler), Serve: func(_ context.Context, w wire.Writer, r *wire.Request) {
+		var seen int // requests that were served
+		var rest net.Conn
+		plain := wire.NewPlain(wire.PlainOptions{HandOver: func(c net.Conn) { rest = c }, HeaderTimeout: patience, IdleTimeout: patience, Log: slog.New(slog.DiscardHandler), Serve: func(_ context.Context, w wire.Writer, r *wire.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err == nil && int64(len(body)) != r.ContentLength {
 				t.Errorf("a body of %d bytes, announced were %d", len(body), r.ContentLength)
@@ -353,7 +352,7 @@ func FuzzPlain(f *testing.F) {
 			client.Close()
 		}()
 		go func() { _, _ = io.Copy(io.Discard, client) }()
-		rest := plain.ServeConn(context.Background(), server)
+		plain.ServeConn(context.Background(), server)
 		if rest == nil {
 			return
 		}
@@ -363,4 +362,32 @@ func FuzzPlain(f *testing.F) {
 		}
 		rest.Close()
 	})
+}
+
+// While the drain is only announced, a connection that was not told so may ask once more; then it is told.
+func TestPlainSaysThatItCloses(t *testing.T) {
+	t.Parallel()
+	listener := newListener(t)
+	s := startPlain(t, listener, wire.PlainOptions{Serve: echo})
+	c := dial(t, listener.Addr().String())
+	from := bufio.NewReader(c)
+	ask := func() (closing bool, err error) {
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		resp, err := http.ReadResponse(from, nil)
+		if err != nil {
+			return false, err
+		}
+		_, err = io.ReadAll(resp.Body)
+		return resp.Close, err
+	}
+	if closing, err := ask(); closing || err != nil {
+		t.Fatal(closing, err)
+	}
+	s.CloseAfterAnswers()
+	if closing, err := ask(); !closing || err != nil {
+		t.Errorf("closing %v, %v", closing, err)
+	}
+	if _, err := from.ReadByte(); err != io.EOF {
+		t.Errorf("the connection stays: %v", err)
+	}
 }
