@@ -1,6 +1,9 @@
 package anthropic
 
-import "iter"
+import (
+	"iter"
+	"unicode/utf8"
+)
 
 // member is a member of an object in a response.
 type member struct {
@@ -9,12 +12,17 @@ type member struct {
 	whole bool   // false when the text ended or stopped being JSON inside the value: value is then everything to the end
 }
 
-// text is the value when it is a string, else "".
-func (m member) text() string {
+// text is the value when it is a string, else nil. It may be a part of the value, and must not be changed.
+func (m member) text() []byte {
 	if !m.whole || m.value[0] != '"' {
-		return ""
+		return nil
 	}
-	return unquote(m.value, true)
+	if inner := m.value[1:]; utf8.Valid(inner) {
+		if stop, _ := plainText(inner); stop == len(inner)-1 && inner[stop] == '"' {
+			return inner[:stop]
+		}
+	}
+	return []byte(unquote(m.value, true))
 }
 
 // members walks over the members of the object in b for as long as it is one. It never fails: of a broken or cut text it yields what

@@ -1,7 +1,9 @@
 package anthropic
 
 import (
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // PingEvent is a server-sent event without meaning that resets the idle timers of clients. It may be put between two events of a stream:
@@ -11,6 +13,7 @@ const PingEvent = "event: ping\ndata: {\"type\": \"ping\"}\n\n"
 // Bounds of what a Meter keeps.
 const (
 	maxKept         = 256 << 10 // bytes of one event or of one member of a JSON body
+	maxIdle         = 256       // bytes that a buffer holds while it is not in use
 	maxToolName     = 128
 	maxTools        = 64 // distinct names
 	maxErrorMessage = 512
@@ -41,8 +44,8 @@ type Result struct {
 	Characters int64 // of text, thinking and tool input, as sent
 	Blocks     int   // content blocks begun
 	Events     int64 // server-sent events with data
-	// Raw is the usage object as JSON, what later events stated merged into what the first one stated. nil when there was none or it was
-	// longer than 16 KiB.
+	// Raw is the usage object as JSON, what later events stated merged into what the first one stated. nil when there was none, or it was
+	// longer than 16 KiB or had more than 128 members. It must not be changed.
 	Raw []byte
 }
 
@@ -84,19 +87,26 @@ func (r Result) Uncharged() bool {
 }
 
 // Meter reads a response over the shoulder of its relay. It never fails and never blocks; what it does not understand costs precision
-// only. It keeps less than a megabyte at worst and about a kilobyte for an ordinary stream. The way in which a response is divided
-// into writes has no influence on the result. A Meter is for one response and one goroutine.
+// only. Most events of a stream cost it no memory; it keeps less than a megabyte at worst and less than a kilobyte for an ordinary stream.
+// The way in which a response is divided into writes has no influence on the result. A Meter is for one response and one goroutine.
 type Meter struct {
-	stream bool
+	body   *bodyReader // nil for a stream
 	events eventReader
-	body   bodyReader
 	got    reading
 }
 
 // NewMeter returns a meter for a response with the given Content-Type: server-sent events for text/event-stream, else a JSON body, of which
 // it keeps no more than usage, names and stop reason. The bytes written must be those after decoding any Content-Encoding.
 func NewMeter(contentType string) *Meter {
-	return &Meter{stream: IsStream(contentType)}
+	if IsStream(contentType) {
+		return &Meter{}
+	}
+	both := &struct { // in one allocation
+		m Meter
+		b bodyReader
+	}{}
+	both.m.body = &both.b
+	return &both.m
 }
 
 // IsStream reports whether a Content-Type is that of server-sent events.
@@ -107,7 +117,7 @@ func IsStream(contentType string) bool {
 
 // Write reads the next bytes of the response. It always returns len(p) and nil, and does not keep p.
 func (m *Meter) Write(p []byte) (int, error) {
-	if m.stream {
+	if m.body == nil {
 		m.events.read(p, &m.got)
 	} else {
 		m.body.read(p, &m.got)
@@ -117,7 +127,7 @@ func (m *Meter) Write(p []byte) (int, error) {
 
 // Between reports whether the bytes so far end exactly between two server-sent events, so that another one may be put there. Before the
 // first byte they do.
-func (m *Meter) Between() bool { return m.stream && m.events.between() }
+func (m *Meter) Between() bool { return m.body == nil && m.events.between() }
 
 // Ended reports whether the response has said its last word: message_stop, or the end of the JSON object. Unlike Complete it leaves no
 // room for a further message_delta.
@@ -126,9 +136,7 @@ func (m *Meter) Ended() bool { return m.got.ended }
 // Result returns what has been read so far. It may be called at any time and more than once.
 func (m *Meter) Result() Result {
 	r := m.got.Result
-	r.Tools = append([]ToolCount(nil), r.Tools...)
-	r.Raw = append([]byte(nil), r.Raw...)
-	r.Usage.Iterations = append([]Iteration(nil), r.Usage.Iterations...)
+	r.Tools = slices.Clone(r.Tools) // what else it refers to is never written again
 	r.ServingModel = r.Model
 	if m.got.fallback != "" {
 		r.ServingModel = m.got.fallback
@@ -155,7 +163,7 @@ func (g *reading) event(name kind, data []byte) {
 		switch string(m.name) {
 		case "type":
 			if m.whole {
-				name = kindOf([]byte(m.text()))
+				name = kindOf(m.text())
 			}
 		case "message":
 			message = m.value
@@ -178,8 +186,8 @@ func (g *reading) event(name kind, data []byte) {
 		g.content(delta)
 	case kindMessageDelta:
 		for m := range members(delta) {
-			if string(m.name) == "stop_reason" && m.text() != "" {
-				g.StopReason = bounded(m.text(), maxWord)
+			if string(m.name) == "stop_reason" && len(m.text()) > 0 {
+				g.StopReason = word(m.text())
 				g.Complete = true
 			}
 		}
@@ -205,13 +213,13 @@ func (g *reading) begin(message []byte) {
 func (g *reading) member(m member) {
 	switch string(m.name) {
 	case "id":
-		g.MessageID = bounded(m.text(), maxToolName)
+		g.MessageID = string(bounded(m.text(), maxToolName))
 	case "model":
-		g.Model = bounded(m.text(), maxModel)
+		g.Model = string(bounded(m.text(), maxModel))
 	case "type":
-		g.Started = g.Started || m.text() == "message"
+		g.Started = g.Started || string(m.text()) == "message"
 	case "stop_reason":
-		g.StopReason = bounded(m.text(), maxWord)
+		g.StopReason = word(m.text())
 	case "usage":
 		g.usage(m.value)
 	case "error":
@@ -230,7 +238,7 @@ func (g *reading) failure(object []byte) {
 		case "type":
 			m.word(&g.ErrorType)
 		case "message":
-			g.ErrorMessage = bounded(m.text(), maxErrorMessage)
+			g.ErrorMessage = string(bounded(m.text(), maxErrorMessage))
 		}
 	}
 }
@@ -241,7 +249,7 @@ func (g *reading) contentBlock(block []byte) {
 	for m := range members(block) {
 		switch string(m.name) {
 		case "type":
-			b.kind = m.text()
+			b.kind = blockKindOf(m.text())
 		case "name":
 			b.name = m.text()
 		case "to":
@@ -253,47 +261,74 @@ func (g *reading) contentBlock(block []byte) {
 
 // contentBlock is what matters of a content block.
 type contentBlock struct {
-	kind string
-	name string // of a tool
+	kind blockKind
+	name []byte // of a tool
 	to   []byte // of a fallback block: {"model":"…"}
+}
+
+// blockKind is what a content block means to a Meter.
+type blockKind uint8
+
+const (
+	blockOther      blockKind = iota
+	blockTool                 // called by the client
+	blockServerTool           // called by the API or through it
+	blockFallback
+)
+
+func blockKindOf(name []byte) blockKind {
+	switch string(name) {
+	case "tool_use":
+		return blockTool
+	case "server_tool_use", "mcp_tool_use":
+		return blockServerTool
+	case "fallback":
+		return blockFallback
+	}
+	return blockOther
 }
 
 func (g *reading) block(b contentBlock) {
 	g.Blocks++
 	switch b.kind {
-	case "tool_use":
-		switch b.name {
+	case blockTool:
+		switch string(b.name) {
 		case "Read", "Write", "Edit", "MultiEdit", "NotebookEdit", "NotebookRead":
 			g.FileOperations++
 		}
 		g.tool(b.name)
-	case "server_tool_use", "mcp_tool_use":
+	case blockServerTool:
 		g.tool(b.name)
-	case "fallback":
+	case blockFallback:
 		for m := range members(b.to) {
 			if string(m.name) == "model" {
-				g.fallback = bounded(m.text(), maxModel)
+				g.fallback = string(bounded(m.text(), maxModel))
 			}
 		}
+	case blockOther:
 	}
 }
 
-func (g *reading) tool(name string) {
-	name = strings.Map(func(r rune) rune {
-		if r < 0x80 && isAlnum(byte(r)) || r == '_' || r == '-' || r == '.' {
-			return r
+// tool counts a call. What is unusual in a name becomes an underscore.
+func (g *reading) tool(name []byte) {
+	clean := make([]byte, 0, maxToolName)
+	for len(name) > 0 && len(clean) < maxToolName {
+		r, n := utf8.DecodeRune(name)
+		if r < utf8.RuneSelf && isAlnum(byte(r)) || r == '-' || r == '.' {
+			clean = append(clean, byte(r))
+		} else {
+			clean = append(clean, '_')
 		}
-		return '_'
-	}, name)
-	name = bounded(name, maxToolName)
+		name = name[n:]
+	}
 	for i := range g.Tools {
-		if g.Tools[i].Name == name {
+		if g.Tools[i].Name == string(clean) {
 			g.Tools[i].Count++
 			return
 		}
 	}
 	if len(g.Tools) < maxTools {
-		g.Tools = append(g.Tools, ToolCount{name, 1})
+		g.Tools = append(g.Tools, ToolCount{string(clean), 1})
 	}
 }
 

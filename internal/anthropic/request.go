@@ -315,7 +315,7 @@ func (p *peeker) maxTokens(i int) (end int, err error) {
 
 // display shortens and quotes a name that a client chose.
 func display(name []byte) string {
-	return strconv.QuoteToASCII(bounded(string(name[:min(len(name), 64)]), 40))
+	return strconv.QuoteToASCII(string(bounded(name, 40)))
 }
 
 // SessionID is the Claude Code session named in [Request.UserID], which the client writes in one of two forms:
@@ -328,7 +328,7 @@ func (r *Request) SessionID() string {
 	if strings.HasPrefix(r.UserID, "{") {
 		for m := range members([]byte(r.UserID)) {
 			if string(m.name) == "session_id" {
-				return sessionToken(m.text())
+				return sessionToken(string(m.text()))
 			}
 		}
 		return ""

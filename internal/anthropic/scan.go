@@ -8,6 +8,12 @@ import (
 // maxDepth bounds the nesting of arrays and objects. Real requests nest about a dozen levels.
 const maxDepth = 1000
 
+// The names that matter in a prompt.
+const (
+	nameCache = "cache_control"
+	nameData  = "data"
+)
+
 // syntaxError says where a text stops being JSON. It is shown to the client, so it quotes no more than one byte of the text.
 type syntaxError struct {
 	at   int // byte offset
@@ -80,22 +86,30 @@ func (s *scanner) space(i int) (end int, c byte) {
 	return i, 0
 }
 
-// value walks over one value, which white space may precede, without recursion.
+// value walks over one value, which white space may precede, without recursion. It is one function because it is the loop of all loops:
+// divided it takes a tenth longer.
 func (s *scanner) value(i int) (end int, err error) {
 	s.mark, s.items = 0, 0
 	depth, object := 0, false // open containers, and whether the innermost one is an object
 	for {
 		if object {
-			if i, err = s.memberName(i, depth); err != nil {
-				return i, err
+			end, start, stop, escaped, err := s.name(i)
+			if err != nil {
+				return end, err
+			}
+			i = end
+			if n := stop - start - 2; s.prompt && (n == len(nameCache) || n == len(nameData) || escaped) {
+				i = s.notice(s.b[start+1:stop-1], i, depth)
 			}
 		}
 		var c byte
 		switch i, c = s.next(i); c {
 		case '"':
 			start := i
-			if i, _, err = s.str(i); err != nil {
-				return i, err
+			if i = s.near(start); i == 0 {
+				if i, _, err = s.text(start + 1); err != nil {
+					return i, err
+				}
 			}
 			if start == s.dataAt {
 				s.data(start, i)
@@ -168,8 +182,10 @@ func (s *scanner) name(i int) (end, start, stop int, escaped bool, err error) {
 	if c != '"' {
 		return start, 0, 0, false, s.unexpected(start, "a name in double quotes")
 	}
-	if stop, escaped, err = s.str(start); err != nil {
-		return stop, 0, 0, false, err
+	if stop = s.near(start); stop == 0 {
+		if stop, escaped, err = s.text(start + 1); err != nil {
+			return stop, 0, 0, false, err
+		}
 	}
 	if end, c = s.next(stop); c != ':' {
 		return end, 0, 0, false, s.unexpected(end, "':'")
@@ -177,30 +193,23 @@ func (s *scanner) name(i int) (end, start, stop int, escaped bool, err error) {
 	return end + 1, start, stop, escaped, nil
 }
 
-// memberName walks over a name in an object at the given depth, and over the white space behind it when the name matters.
-func (s *scanner) memberName(i, depth int) (end int, err error) {
-	const cache, data = "cache_control", "data"
-	end, start, stop, escaped, err := s.name(i)
-	if err != nil || !s.prompt {
-		return end, err
-	}
-	if n := stop - start - 2; n != len(cache) && n != len(data) && !escaped {
-		return end, nil
-	}
-	switch name := s.b[start+1 : stop-1]; {
-	case spells(name, cache):
+// notice looks at the name of a member of the prompt, whose value follows behind i in an object at the given depth. It walks over the white
+// space before the value when that matters.
+func (s *scanner) notice(name []byte, i, depth int) (end int) {
+	switch end = i; {
+	case spells(name, nameCache):
 		var c byte
-		if end, c = s.next(end); c != 'n' && s.mark == 0 {
+		if end, c = s.next(i); c != 'n' && s.mark == 0 {
 			s.mark = depth
 		}
-	case spells(name, data):
-		end, _ = s.next(end)
+	case spells(name, nameData):
+		end, _ = s.next(i)
 		s.dataAt = end
 	}
-	return end, nil
+	return end
 }
 
-// data counts the string named data that ends here.
+// data counts the string named data that stands between start and end.
 func (s *scanner) data(start, end int) {
 	if s.prompt && isBase64(s.b[start+1:end-1]) {
 		s.media += end - start - 2

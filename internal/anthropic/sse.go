@@ -73,15 +73,24 @@ func (e *eventReader) read(p []byte, g *reading) {
 				continue
 			}
 		}
-		if n := e.readDelta(p[at:], g); n > 0 {
-			at += n
-			continue
+		fresh := !e.open && len(e.line) == 0
+		if fresh {
+			if n := e.readDelta(p[at:], g); n > 0 {
+				at += n
+				continue
+			}
 		}
 		if lf < at {
 			if lf = bytes.IndexByte(p[at:], '\n'); lf < 0 {
 				lf = len(p)
 			} else {
 				lf += at
+			}
+		}
+		if fresh && lf < len(p) {
+			if n := e.readWhole(p[at:], lf-at, g); n > 0 {
+				at += n
+				continue
 			}
 		}
 		end := lf
@@ -114,7 +123,7 @@ func (e *eventReader) endLine(p []byte, g *reading) {
 	}
 	e.hold(p)
 	e.readLine(e.line, e.dropped, g)
-	if cap(e.line) > 4<<10 {
+	if cap(e.line) > maxIdle {
 		e.line = nil // a long line is rare: do not hold its memory for the rest of the stream
 	}
 	e.line, e.dropped = e.line[:0], 0
@@ -163,23 +172,11 @@ func (e *eventReader) readData(value []byte, dropped int, g *reading) {
 			e.data = append(e.data, '\n')
 		}
 	case fateNone:
-		e.fate = fateKeep
-		typ, rest := leadingType(value)
-		if typ == nil {
-			break
-		}
-		switch kindOf(typ) {
-		case kindDelta:
-			if n, after, ok := countDelta(rest); ok && (after != nil || dropped > 0) {
-				g.Characters += n + int64(dropped)
-				e.fate = fateDone
-				return
-			}
-		case kindOther:
+		if g.skim(value, dropped) {
 			e.fate = fateDone
 			return
-		case kindStart, kindBlock, kindMessageDelta, kindStop, kindError:
 		}
+		e.fate = fateKeep
 	}
 	n := min(len(value), maxKept-len(e.data))
 	e.data = append(e.data, value[:n]...)
@@ -194,10 +191,30 @@ func (e *eventReader) endEvent(g *reading) {
 		g.Events++
 		g.event(e.name, e.data)
 	}
-	if cap(e.data) > 4<<10 {
-		e.data = nil
+	// Few events of a stream are kept: do not hold the memory of one for the rest of the stream.
+	e.open, e.name, e.data, e.fate = false, kindOther, nil, fateNone
+}
+
+// skim reads event data that tells by its beginning that nothing is to be kept of it: the many deltas, which are counted, and what is of no
+// interest. dropped bytes at its end were not kept.
+func (g *reading) skim(data []byte, dropped int) bool {
+	typ, rest := leadingType(data)
+	if typ == nil {
+		return false
 	}
-	e.open, e.name, e.data, e.fate = false, kindOther, e.data[:0], fateNone
+	switch kindOf(typ) {
+	case kindDelta:
+		n, after, ok := countDelta(rest)
+		if !ok || after == nil && dropped == 0 {
+			return false
+		}
+		g.Characters += n + int64(dropped)
+		return true
+	case kindOther:
+		return true
+	case kindStart, kindBlock, kindMessageDelta, kindStop, kindError:
+	}
+	return false
 }
 
 // leadingType returns the type of event data that begins with it, as the API's does, and what follows; nil when it does not.
@@ -267,24 +284,64 @@ func countDelta(b []byte) (n int64, after []byte, ok bool) {
 	return n, after, true
 }
 
-// readDelta is a short cut for what nearly all events of a stream are: a whole content_block_delta, exactly as the API writes it. It
-// returns the length of that event at the start of p, or 0 when there is anything else. It comes to the same as reading line by line.
+// readWhole is a short cut for an event in the form in which the API writes it, of which nothing is missing in p: a name, up to lf, one line
+// of data, and lines that end with LF. It returns the length of that event at the start of p, or 0 when there is anything else. It comes to
+// the same as reading line by line, and keeps nothing.
+func (e *eventReader) readWhole(p []byte, lf int, g *reading) int {
+	const event, data = "event: ", "data: "
+	if !hasPrefix(p, event) || !hasPrefix(p[lf+1:], data) {
+		return 0
+	}
+	start := lf + 1 + len(data)
+	end := start + bytes.IndexByte(p[start:], '\n')
+	if end < start || !hasPrefix(p[end:], "\n\n") || end-lf > maxKept || bytes.IndexByte(p[:end], '\r') >= 0 {
+		return 0
+	}
+	e.begun = true
+	g.Events++
+	if !g.skim(p[start:end], 0) {
+		g.event(kindOf(p[len(event):lf]), p[start:end])
+	}
+	return end + len("\n\n")
+}
+
+// readDelta is a shorter cut for what nearly all events of a stream are: a content_block_delta, to the last byte as the API writes it.
 func (e *eventReader) readDelta(p []byte, g *reading) int {
-	const start = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\""
-	if e.open || len(e.line) > 0 || !hasPrefix(p, start) {
+	const (
+		start  = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":"
+		middle = `,"delta":{"type":"`
+		text   = `text_delta","text":"`
+		think  = `thinking_delta","thinking":"`
+		input  = `input_json_delta","partial_json":"`
+	)
+	if !hasPrefix(p, start) {
 		return 0
 	}
-	n, after, ok := countDelta(p[len(start):])
-	if !ok || after == nil {
+	b := p[len(start):]
+	for len(b) > 0 && '0' <= b[0] && b[0] <= '9' {
+		b = b[1:]
+	}
+	if !hasPrefix(b, middle) {
 		return 0
 	}
-	for len(after) > 0 && (after[0] == '}' || after[0] == ' ') {
-		after = after[1:]
-	}
-	if !hasPrefix(after, "\n\n") {
+	switch b = b[len(middle):]; {
+	case hasPrefix(b, text):
+		b = b[len(text):]
+	case hasPrefix(b, input):
+		b = b[len(input):]
+	case hasPrefix(b, think):
+		b = b[len(think):]
+	default:
 		return 0
 	}
-	size := len(p) - len(after) + len("\n\n")
+	n, b := countString(b)
+	end := len("}}")
+	if !hasPrefix(b, "}}\n\n") { // there are spaces in it, mostly
+		if end = bytes.IndexByte(b, '\n'); end < 0 || !hasPrefix(b[end:], "\n\n") || bytes.IndexByte(b[:end], '\r') >= 0 {
+			return 0
+		}
+	}
+	size := len(p) - len(b) + end + len("\n\n")
 	if size > maxKept {
 		return 0 // of so long a line not everything is counted
 	}

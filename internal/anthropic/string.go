@@ -24,22 +24,26 @@ const (
 
 // str walks over the string that begins at i and reports whether it holds escapes.
 func (s *scanner) str(i int) (end int, escaped bool, err error) {
-	i++
-	if i < s.edge { // within the window of the last string
-		marks := s.marks >> (uint(i-s.edge) % window)
-		if marks == 0 {
-			return s.text(s.edge)
-		}
-		i += bits.TrailingZeros64(marks)
-		if s.b[i] == '"' {
-			return i + 1, false, nil
-		}
+	if end = s.near(i); end > 0 {
+		return end, false, nil
 	}
-	return s.text(i)
+	return s.text(i + 1)
+}
+
+// near walks over the string that begins at i when the window of an earlier string holds all of it, and it is plain. Else it returns 0.
+func (s *scanner) near(i int) (end int) {
+	m := s.marks >> (uint(i+1-s.edge) % window)
+	if end = i + 1 + bits.TrailingZeros64(m); end < s.edge && s.b[end] == '"' {
+		return end + 1
+	}
+	return 0
 }
 
 // text walks over the rest of a string.
 func (s *scanner) text(i int) (end int, escaped bool, err error) {
+	if i < s.edge { // what of it is in the window of an earlier string
+		i = min(i+bits.TrailingZeros64(s.marks>>(uint(i-s.edge)%window)), s.edge)
+	}
 	b := s.b
 	for len(b)-i >= window+8 {
 		p := (*[window + 8]byte)(b[i:])
@@ -79,6 +83,15 @@ func (s *scanner) text(i int) (end int, escaped bool, err error) {
 // tail is text where less than a window is left.
 func (s *scanner) tail(i int, escaped bool) (end int, _ bool, err error) {
 	for i < len(s.b) {
+		if len(s.b)-i >= 8 {
+			x := binary.LittleEndian.Uint64(s.b[i:])
+			m := (^ordinary(x) | x) & highs
+			if m == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(m) / 8
+		}
 		switch c := s.b[i]; {
 		case c == '"':
 			return i + 1, escaped, nil
@@ -185,13 +198,15 @@ func escapeLen(b []byte) int {
 // runes is the length of the characters beyond ASCII at the start of b, 0 if it does not start with one.
 func runes(b []byte) int {
 	rest := b
-	for len(rest) >= utf8.UTFMax {
-		x := binary.LittleEndian.Uint32(rest)
-		if threeLong(x) { // without a call: this is Chinese, Japanese or Korean
-			rest = rest[3:]
-			continue
+	for len(rest) >= 8 { // Chinese, Japanese and Korean, two characters at a time
+		x := binary.LittleEndian.Uint64(rest)
+		if !threeLong(uint32(x)) || !threeLong(uint32(x>>24)) {
+			break
 		}
-		n := charLen(x)
+		rest = rest[6:]
+	}
+	for len(rest) >= utf8.UTFMax {
+		n := charLen(binary.LittleEndian.Uint32(rest))
 		if n == 0 {
 			return len(b) - len(rest)
 		}

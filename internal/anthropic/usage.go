@@ -1,6 +1,8 @@
 package anthropic
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 )
 
@@ -138,7 +140,7 @@ func (u *Usage) iterations(array []byte) {
 			case "type":
 				m.word(&it.Type)
 			case "model":
-				it.Model = bounded(m.text(), maxModel)
+				it.Model = string(bounded(m.text(), maxModel))
 			case "input_tokens":
 				m.number(&it.Input)
 			case "output_tokens":
@@ -217,53 +219,78 @@ func (m member) number(to *int64) bool {
 
 // word overwrites to when the value is a short string.
 func (m member) word(to *string) {
-	if s := m.text(); s != "" && len(s) <= maxWord {
-		*to = s
+	if b := m.text(); len(b) > 0 && len(b) <= maxWord {
+		*to = word(b)
 	}
 }
 
-// mergeUsage returns old overwritten member by member with update, as JSON. null overwrites nothing. A result beyond maxRawUsage, or an
-// update that is not an object, leaves old.
+// word is b as a string of at most maxWord bytes. The words that nearly every response contains cost no memory.
+func word(b []byte) string {
+	for _, known := range [...]string{
+		"standard", "priority", "batch", "fast", "global", "us", "not_available", "message",
+		"end_turn", "tool_use", "max_tokens", "stop_sequence", "pause_turn", "refusal",
+	} {
+		if string(b) == known {
+			return known
+		}
+	}
+	return string(bounded(b, maxWord))
+}
+
+// maxRawMembers bounds the members of a raw usage object: they are compared with each other. The API knows about ten.
+const maxRawMembers = 128
+
+// mergeUsage returns old overwritten member by member with update, as JSON. null overwrites nothing. A result beyond maxRawUsage or
+// maxRawMembers, or an update that is not an object, leaves old. It changes neither.
 func mergeUsage(old, update []byte) []byte {
 	if len(update) == 0 || update[0] != '{' || len(old)+len(update) > maxRawUsage {
 		return old
 	}
-	newer := map[string][]byte{}
-	for m := range members(update) {
-		if !m.whole {
-			return old
-		}
-		newer[string(m.name)] = m.value
+	merged := make([]usageMember, 0, 16)
+	for m := range members(old) {
+		merged = append(merged, usageMember{m.name, m.value, nil})
 	}
-	out := make([]byte, 0, len(old)+len(update))
-	put := func(name string, value []byte) {
-		if len(out) > 0 {
+	known := len(merged)
+	for m := range members(update) {
+		i := slices.IndexFunc(merged, func(other usageMember) bool { return bytes.Equal(other.name, m.name) })
+		switch {
+		case !m.whole, i < 0 && len(merged) == maxRawMembers:
+			return old
+		case i < 0:
+			merged = append(merged, usageMember{m.name, nil, m.value})
+		default:
+			merged[i].newer = m.value
+		}
+	}
+	out := append(make([]byte, 0, len(old)+len(update)+len("{}")), '{')
+	for i, m := range merged {
+		if i > 0 {
 			out = append(out, ',')
 		}
-		out = append(appendQuoted(out, name), ':')
-		out = append(out, value...)
-	}
-	known := map[string]bool{}
-	for m := range members(old) {
-		known[string(m.name)] = true
-		if v, ok := newer[string(m.name)]; ok && string(v) != "null" {
-			m.value = v
+		out = append(appendName(out, m.name), ':')
+		if i >= known || m.newer != nil && string(m.newer) != "null" {
+			m.value = m.newer
 		}
-		put(string(m.name), m.value)
+		out = append(out, m.value...)
 	}
-	for m := range members(update) {
-		if !known[string(m.name)] {
-			known[string(m.name)] = true
-			put(string(m.name), newer[string(m.name)])
-		}
-	}
-	return append(append([]byte{'{'}, out...), '}')
+	return slices.Clip(append(out, '}'))
 }
 
-// bounded cuts s to at most n bytes of whole characters.
-func bounded(s string, n int) string {
-	if len(s) <= n {
-		return s
+// usageMember is a member of a usage object, of which there may be a newer value.
+type usageMember struct{ name, value, newer []byte }
+
+// appendName appends a name as a JSON string.
+func appendName(b, name []byte) []byte {
+	if stop, _ := plainText(name); stop < len(name) {
+		return appendQuoted(b, string(name))
 	}
-	return s[:validPrefix([]byte(s[:n]))]
+	return append(append(append(b, '"'), name...), '"')
+}
+
+// bounded cuts b to at most n bytes of whole characters.
+func bounded(b []byte, n int) []byte {
+	if len(b) <= n {
+		return b
+	}
+	return b[:validPrefix(b[:n])]
 }

@@ -111,3 +111,107 @@ func TestPeekAllocations(t *testing.T) {
 		}
 	}
 }
+
+// Events cost no memory, but for the few that say what the message costs and what it calls.
+func TestMeterAllocations(t *testing.T) {
+	few := event(`{"type":"ping"}`) + textDelta + event(`{"type":"content_block_stop","index":0}`) +
+		event(`{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"toolu_1","name":"Bash","input":{}}}`) +
+		event(`{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"a"}}`) +
+		event(`{"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": "h\u00e9 …"}}`) +
+		event(`{"type":"content_block_delta","index":1,"delta":{"type":"signature_delta","signature":"EqoBCkgI"}}`) +
+		event(`{"type":"future","x":[1,2,{"y":"z"}]}`)
+	pieces := func(m *Meter, text []byte, size int) {
+		for len(text) > 0 {
+			n := min(size, len(text))
+			_, _ = m.Write(text[:n])
+			text = text[n:]
+		}
+	}
+	for _, tt := range []struct {
+		name, text string
+		size       int // of the pieces
+	}{
+		{"one event at a time", few, len(few)},
+		{"many events", strings.Repeat(few, 100), 1 << 20},
+		{"many deltas in pieces", strings.Repeat(textDelta, 100), 1000}, // of other events the pieces must be kept
+		{"a delta in pieces", textDelta, 30},
+		{"CRLF", strings.ReplaceAll(textDelta, "\n", "\r\n"), 1 << 20},
+	} {
+		m := NewMeter(sse)
+		b := []byte(tt.text)
+		pieces(m, b, tt.size) // the name of a tool is new once, and so is the beginning of a line
+		if allocs := testing.AllocsPerRun(10, func() { pieces(m, b, tt.size) }); allocs != 0 {
+			t.Errorf("%s: %.0f allocations", tt.name, allocs)
+		}
+	}
+
+	// The meter, the id, the model, and usage twice for a stream.
+	ends := strings.ReplaceAll(plainStream(), "tool_use", "text")
+	for _, tt := range []struct {
+		name, contentType, text string
+		want                    float64
+	}{
+		{"stream", sse, ends, 5},
+		{"JSON", "application/json", answer(), 4},
+	} {
+		b := []byte(tt.text)
+		allocs := testing.AllocsPerRun(10, func() {
+			m := NewMeter(tt.contentType)
+			_, _ = m.Write(b)
+			if !m.Result().Complete {
+				t.Error("not complete")
+			}
+		})
+		if allocs > tt.want {
+			t.Errorf("%s: %.0f allocations, want at most %.0f", tt.name, allocs, tt.want)
+		}
+	}
+}
+
+// There may be thousands of meters at a time, each for as long as its stream lasts.
+func TestMeterMemory(t *testing.T) {
+	start, _, _ := strings.Cut(plainStream(), "event: content_block_stop")
+	text := []byte(start + strings.Repeat(textDelta, 30) + textDelta[:120])
+	for _, size := range []int{len(text), 100} {
+		meters := make([]*Meter, 2000)
+		held := func() uint64 {
+			var stats runtime.MemStats
+			runtime.GC()
+			runtime.GC() // what the first one finalised or swept late
+			runtime.ReadMemStats(&stats)
+			return stats.HeapAlloc
+		}
+		before := held()
+		for i := range meters {
+			meters[i] = NewMeter(sse)
+			for p := text; len(p) > 0; {
+				n := min(size, len(p))
+				_, _ = meters[i].Write(p[:n])
+				p = p[n:]
+			}
+		}
+		if each := (held() - before) / uint64(len(meters)); each >= 1024 {
+			t.Errorf("by %d: a meter in the middle of a stream holds %d bytes", size, each)
+		}
+		runtime.KeepAlive(meters)
+	}
+}
+
+// An upstream cannot make a meter work or keep much either.
+func TestMeterHostileUsage(t *testing.T) {
+	members := distinct(1000)
+	r := meterOf(sse, event(`{"type":"message_start","message":{"usage":{"output_tokens":1,`+members+`}}}`), 0)
+	if r.Usage.Output != 1 || r.Raw != nil {
+		t.Errorf("%d tokens, %d bytes of raw usage", r.Usage.Output, len(r.Raw))
+	}
+	first := event(`{"type":"message_start","message":{"usage":{"output_tokens":1}}}`)
+	r = meterOf(sse, first+event(`{"type":"message_delta","usage":{"output_tokens":2,`+members+`}}`), 0)
+	if r.Usage.Output != 2 || string(r.Raw) != `{"output_tokens":1}` {
+		t.Errorf("%d tokens, raw usage %s", r.Usage.Output, r.Raw)
+	}
+	// Lines that end with CR are looked for without going through all the rest each time; 8 MB of them would take minutes.
+	r = meterOf(sse, strings.Repeat("event: ping\rdata: {}\r\r", 8<<20/22)+"\n", 0)
+	if r.Events != 8<<20/22 {
+		t.Errorf("%d events", r.Events)
+	}
+}
