@@ -498,3 +498,17 @@ func TestClientThatLeavesDoesNotHarmTheUpstream(t *testing.T) {
 		t.Error("clients that left opened the circuit")
 	}
 }
+
+// A request that cannot be sent says nothing of the upstream, and is never a reason to leave one alone.
+func TestWhatCannotBeSentSaysNothingOfTheUpstream(t *testing.T) {
+	l := newLab(t, "first", "second")
+	for range 2 * breakConnects {
+		x := exchangeOf(t, "s")
+		x.Query = "beta= true"
+		var shown *anthropic.Error
+		if r, err := l.pool.Do(t.Context(), policy.Target{Route: "default", Upstreams: l.ups}, x); !errors.As(err, &shown) || shown.Status != 500 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	l.served("first", "s")
+}
