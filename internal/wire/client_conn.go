@@ -111,8 +111,17 @@ func (c *conn) send(r request) error {
 		return nil
 	}
 	c.client.requests.back(r.first)
+	rest := r.rest
+	if c.host.tls == nil { // most connections take it all at once
+		rest = rest[c.watcher.offer(rest):]
+	}
+	if len(rest) == 0 {
+		r.body.Release()
+		c.written(nil)
+		return nil
+	}
 	go func() {
-		_, err := c.Write(r.rest)
+		_, err := c.Write(rest)
 		r.body.Release()
 		c.written(err)
 	}()

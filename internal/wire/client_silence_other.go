@@ -9,4 +9,7 @@ type watcher struct{}
 
 func newWatcher(net.Conn) *watcher { return nil }
 
+// offer writes nothing: what is offered has to be written by somebody who waits.
+func (*watcher) offer([]byte) int { return 0 }
+
 func (*watcher) silent() bool { return true }
