@@ -51,10 +51,10 @@ type reservation struct {
 	accounts       [2]*account // daily, monthly; nil for an exchange that crashed
 }
 
-// Exchange is an admitted request that waits for its settlement. It holds what both its records need, in one piece.
+// Exchange is an admitted request that waits for its settlement. It holds what both its records need.
 type Exchange struct {
 	ledger     *Ledger
-	entry      Entry // the opening's, and then the settlement's
+	entry      Entry // as it was opened
 	formula    policy.Formula
 	opening    opening
 	settlement settlement
@@ -165,14 +165,14 @@ func (x *Exchange) Entry() Entry { return x.entry }
 // reservation is held. A second call does nothing and returns what the first did.
 func (x *Exchange) Settle(final Entry) error {
 	x.once.Do(func() {
-		if err := x.settle(final); err != nil {
+		if err := x.settle(&final); err != nil {
 			x.err = fmt.Errorf("cannot settle exchange %s: %w", x.entry.ID, err)
 		}
 	})
 	return x.err
 }
 
-func (x *Exchange) settle(final Entry) error {
+func (x *Exchange) settle(final *Entry) error {
 	o := &x.entry
 	final.Node, final.Seq, final.ID, final.StartedAt = o.Node, 0, o.ID, o.StartedAt
 	final.User, final.Team, final.KeyID, final.KeyName = o.User, o.Team, o.KeyID, o.KeyName
@@ -180,10 +180,9 @@ func (x *Exchange) settle(final Entry) error {
 	if len(final.Usage) > 0 && !json.Valid(final.Usage) {
 		final.Usage = nil // would make the whole entry unreadable
 	}
-	final.QuotaTokens = charge(x.formula, &final)
-	x.entry = final
+	final.QuotaTokens = charge(x.formula, final)
 	s := &x.settlement
-	s.entry, s.frame = &x.entry, x.ledger.writer.frames.get()
+	s.entry, s.frame = final, x.ledger.writer.frames.get()
 	frame, body, err := settlementFrame(s.frame.b[:0], &s.reservation, s.entry)
 	if err != nil {
 		return err
