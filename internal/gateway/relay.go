@@ -69,11 +69,11 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 			buffer = g.lendBuffer(!fast)
 		}
 	}
-	if sendErr == nil && !tap.Ended() {
-		sendErr = k.flush() // should it turn out to be broken off, the client has all that there was of it
+	result, readable := tap.Close()
+	if sendErr == nil && !result.Complete {
+		sendErr = k.flush() // the client has all that there was of it before it sees how it ends
 	}
 	k.stop()
-	result, readable := tap.Close()
 	x.meter(result)
 	return x.conclude(ctx, k.w, ending{readable: readable, whole: tap.Ended(), result: result, read: err, sent: sendErr})
 }
