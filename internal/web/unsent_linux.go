@@ -8,7 +8,7 @@ import (
 
 // mostUnsent bounds what the kernel takes of an answer before it can be sent on. By itself it would take megabytes for each
 // client that reads slowly or not at all; a quick one is served as fast with this.
-const mostUnsent = 128 << 10
+const mostUnsent = 16 << 10
 
 func boundUnsent(c net.Conn) {
 	t, ok := c.(*net.TCPConn)
