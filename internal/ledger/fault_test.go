@@ -245,6 +245,7 @@ type disk struct {
 	stuck   atomic.Bool             // nothing can be cut off either
 	refuse  atomic.Bool             // no new files
 	hold    atomic.Pointer[barrier] // in the way of the next write
+	writes  atomic.Int64
 }
 
 func (d *disk) create(path string) (segmentFile, error) {
@@ -261,6 +262,7 @@ type diskFile struct {
 }
 
 func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
+	f.disk.writes.Add(1)
 	if b := f.disk.hold.Swap(nil); b != nil {
 		close(b.reached)
 		<-b.open

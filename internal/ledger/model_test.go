@@ -3,10 +3,12 @@ package ledger_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -158,6 +160,63 @@ func (m *model) reset(t *rapid.T) {
 	}
 }
 
+// ship reads a part of the outbox, which must be what the file has, and may acknowledge it.
+func (m *model) ship(t *rapid.T) {
+	ctx := context.Background()
+	after := rapid.Int64Range(0, m.seq).Draw(t, "after")
+	limit := rapid.IntRange(1, 20).Draw(t, "limit")
+	entries, err := m.ledger.Outbox(ctx, after, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := min(int64(limit), m.seq-after); int64(len(entries)) != want {
+		t.Fatalf("%d entries after %d of %d, want %d", len(entries), after, m.seq, want)
+	}
+	stored, err := bodies(ctx, m.path, after, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range entries {
+		if e.Seq != after+int64(i)+1 || !reflect.DeepEqual(e, stored[i]) {
+			t.Fatalf("the outbox has %+v, the file %+v", e, stored[i])
+		}
+	}
+	if len(entries) > 0 && rapid.Bool().Draw(t, "acknowledge") {
+		if err := m.ledger.Acknowledge(ctx, entries[len(entries)-1].Seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// bodies reads entries as a file has them.
+func bodies(ctx context.Context, path string, after int64, limit int) (entries []ledger.Entry, err error) {
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, `SELECT seq, node, body FROM entries WHERE seq > ? ORDER BY seq LIMIT ?`, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var seq int64
+		var node string
+		var body []byte
+		var e ledger.Entry
+		if err := rows.Scan(&seq, &node, &body); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(body, &e); err != nil {
+			return nil, err
+		}
+		e.Seq, e.Node = seq, node
+		entries = append(entries, e)
+	}
+	return entries, rows.Err()
+}
+
 // restart goes on with the files as they are at this moment, as after a crash, or closes them first. Both leave nothing
 // in flight.
 func (m *model) restart(t *rapid.T) {
@@ -221,7 +280,7 @@ func TestModel(t *testing.T) {
 		}()
 		t.Repeat(map[string]func(*rapid.T){
 			"reserve": m.reserve, "reserve again": m.reserve, "settle": m.settle, "settle again": m.settle,
-			"reset": m.reset, "restart": m.restart,
+			"ship": m.ship, "reset": m.reset, "restart": m.restart,
 			"time": func(t *rapid.T) {
 				hours := rapid.IntRange(-2, 9).Draw(t, "hours")
 				m.clock.set(m.clock.Now().Add(time.Duration(hours) * time.Hour).Format(time.RFC3339))

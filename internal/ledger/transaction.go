@@ -147,20 +147,40 @@ func (tx *transaction) directly(stmt driver.Stmt, args []driver.NamedValue) erro
 // insert writes an entry, with others behind it or at the end of the transaction.
 func (tx *transaction) insert(seq int64, s *settlement) error {
 	e := s.entry
-	values := [entryColumns]driver.Value{
-		seq, e.Node, e.ID, e.User, e.Endpoint, string(e.Outcome), e.StartedAt.UnixMicro(),
-		s.daily.Label, s.monthly.Label, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens,
-		e.CacheWrite1hTokens, e.ThinkingTokens, e.QuotaTokens, s.body,
+	tx.add(seq)
+	for _, text := range [...]string{e.Node, e.ID, e.User, e.Endpoint, string(e.Outcome)} {
+		tx.addText(text)
 	}
-	for _, v := range values {
-		tx.rows = append(tx.rows, driver.NamedValue{Ordinal: len(tx.rows) + 1, Value: v})
+	tx.add(e.StartedAt.UnixMicro())
+	tx.addText(s.daily.Label)
+	tx.addText(s.monthly.Label)
+	for _, n := range [...]int64{
+		e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens, e.CacheWrite1hTokens, e.ThinkingTokens, e.QuotaTokens,
+	} {
+		tx.add(n)
 	}
+	tx.add(s.body)
 	if len(tx.rows) < rowsAtOnce*entryColumns {
 		return nil
 	}
 	err := tx.directly(tx.stmt.insertMany, tx.rows)
 	tx.rows = tx.rows[:0]
 	return err
+}
+
+func (tx *transaction) add(v driver.Value) {
+	tx.rows = append(tx.rows, driver.NamedValue{Ordinal: len(tx.rows) + 1, Value: v})
+}
+
+// addText is add for a value that the row before may have as well: then it is not made again.
+func (tx *transaction) addText(s string) {
+	if above := len(tx.rows) - entryColumns; above >= 0 {
+		if known, ok := tx.rows[above].Value.(string); ok && known == s {
+			tx.add(tx.rows[above].Value)
+			return
+		}
+	}
+	tx.add(s)
 }
 
 // flushRows writes the entries that are left.
@@ -173,6 +193,7 @@ func (tx *transaction) flushRows() error {
 			return err
 		}
 	}
+	clear(tx.rows[:cap(tx.rows)]) // what is in them belongs to requests
 	tx.rows = tx.rows[:0]
 	return nil
 }
