@@ -70,13 +70,20 @@ func (f Filter) where() (string, []any) {
 	add(f.Model != "", "(e.model_asked = ? OR e.model_sent = ? OR e.model_served = ?)", f.Model, f.Model, f.Model)
 	add(f.Session != "", "e.session_id = ?", f.Session)
 	add(f.Endpoint != "", "e.endpoint = ?", f.Endpoint)
-	return " WHERE " + strings.Join(clauses, " AND "), args
+	where := " WHERE " + strings.Join(clauses, " AND ")
+	if f.User != "" || f.Session != "" {
+		where += byTime
+	}
+	return where, args
 }
+
+// byTime leads a planner to the index by time, which has users and sessions too: everything began after this.
+const byTime = " AND e.started_at >= -9223372036854775808"
 
 // Entries returns the newest entries, newest first.
 func (s *Store) Entries(ctx context.Context, f Filter, limit int) ([]fleet.Entry, error) {
 	where, args := f.where()
-	entries, err := collect(ctx, s.db, entryFields, `SELECT `+entryColumns+` FROM entries AS e`+where+
+	entries, err := collect(ctx, s.db, entryFields, `SELECT `+entryColumns+` FROM entries AS e`+where+byTime+
 		` ORDER BY e.started_at DESC, e.seq DESC LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the entries: %w", err)
