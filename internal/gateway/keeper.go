@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"runtime"
 	"sync"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 // pingInterval is after how long a silence the gateway says something itself: clients give up after five minutes without an
 // event, proxies in between after one.
 const pingInterval = 15 * time.Second
+
+// haste is within what time pieces follow each other of a stream that comes at full speed.
+const haste = time.Millisecond
 
 // keeper writes to a client and keeps it patient: a ping event when the upstream has been silent for a while, and the
 // header of a stream before there is an answer, for clients that wait only a minute for it. All writing goes through it,
@@ -23,6 +27,7 @@ type keeper struct {
 	w     wire.Writer
 	timer *time.Timer
 	last  time.Time   // when something was last sent
+	hasty bool        // and that it was soon after what was sent before
 	may   func() bool // whether a ping may stand here; nil: no pings
 	head  wire.Head   // to be committed early; nil once begun or when that is not wanted
 	over  bool
@@ -71,7 +76,8 @@ func (k *keeper) send(p []byte, first func([]byte), flush bool) error {
 		return k.err
 	}
 	first(p)
-	k.last = k.now()
+	now := k.now()
+	k.hasty, k.last = now.Sub(k.last) < haste, now
 	if _, k.err = k.w.Write(p); k.err != nil {
 		return k.err
 	}
@@ -79,6 +85,17 @@ func (k *keeper) send(p []byte, first func([]byte), flush bool) error {
 		k.err = k.w.Flush()
 	}
 	return k.err
+}
+
+// yield lets others go on first when pieces come in haste. What comes meanwhile then goes in one piece; a piece that has come
+// is never kept waiting.
+func (k *keeper) yield() {
+	k.mu.Lock()
+	hasty := k.hasty
+	k.mu.Unlock()
+	if hasty {
+		runtime.Gosched()
+	}
 }
 
 // flush sends what is held back.

@@ -63,6 +63,7 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 		var n int
 		if n, err = body.Read(buffer.bytes); n > 0 {
 			sendErr = k.send(buffer.bytes[:n], see, stream && err == nil) // the end goes out with what follows it
+			k.yield()
 		}
 		if fast := n > streamBuffer/2; stream && fast == buffer.slow {
 			buffer.back()

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"carpool/internal/wire"
 )
 
 // doorkeeper is a listener that bounds how many connections are open at once and how long one may take nothing of what is
@@ -47,7 +49,7 @@ func (d *doorkeeper) Accept() (net.Conn, error) {
 		}
 	}
 	boundUnsent(inner)
-	return &conn{Conn: inner, door: d}, nil
+	return &conn{Conn: wire.Socket(inner), door: d}, nil
 }
 
 // enter takes a place if there is one, and otherwise makes the connection leave that has been idle for longest.
@@ -208,7 +210,7 @@ func (c *conn) Close() error {
 		return c.Conn.Close()
 	}
 	defer c.door.leave(c)
-	if t, ok := c.Conn.(*net.TCPConn); ok && c.stuck.Load() {
+	if t, ok := c.Conn.(interface{ SetLinger(sec int) error }); ok && c.stuck.Load() {
 		_ = t.SetLinger(0)
 	}
 	return c.Conn.Close()

@@ -42,7 +42,7 @@ func (c *Client) dial(ctx context.Context, h *host) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &conn{Conn: tcp, tcp: tcp, client: c, host: h, watcher: newWatcher(tcp)}
+	k := &conn{Conn: Socket(tcp), tcp: tcp, client: c, host: h, watcher: newWatcher(tcp)}
 	k.onCancel = k.abort
 	if h.tls == nil {
 		return k, nil
@@ -50,7 +50,7 @@ func (c *Client) dial(ctx context.Context, h *host) (*conn, error) {
 	if c.options.DialTimeout > 0 {
 		_ = tcp.SetDeadline(time.Now().Add(c.options.DialTimeout))
 	}
-	secure := tls.Client(tcp, h.tls)
+	secure := tls.Client(k.Conn, h.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		k.abort()
 		return nil, fmt.Errorf("no TLS: %w", err)
