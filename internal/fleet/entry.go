@@ -43,6 +43,8 @@ type Entry struct {
 	ModelServed string `json:"modelServed,omitempty"` // as the answer says
 	Route       string `json:"route,omitempty"`
 	Upstream    string `json:"upstream,omitempty"`
+	Provider    string `json:"provider,omitempty"` // the upstream's kind and place, as they were then: its prices go by them
+	Location    string `json:"location,omitempty"`
 	Attempts    int    `json:"attempts"`
 	MovedFrom   string `json:"movedFrom,omitempty"` // the session's upstream before, when another had to serve
 	MessageID   string `json:"messageId,omitempty"`
@@ -60,7 +62,14 @@ type Entry struct {
 	Speed              string          `json:"speed,omitempty"`
 	Usage              json.RawMessage `json:"usage,omitempty"` // as the upstream reported it
 	Estimated          bool            `json:"estimated"`       // the answer ended before its usage was complete
+	Uncharged          bool            `json:"uncharged"`       // declined before any output: what Usage says is not billed
 	QuotaTokens        int64           `json:"quotaTokens"`     // what the quota formula made of it
+
+	Cost         int64  `json:"costMicroUsd"`           // micro-dollars
+	CacheSavings int64  `json:"cacheSavingsMicroUsd"`   // how much more it would cost if nothing were cached; negative when writing cost more than reading saved
+	Unpriced     bool   `json:"unpriced"`               // some of it has no price, and Cost follows a rule for that
+	PriceRule    string `json:"priceRule,omitempty"`    // which prices Cost follows, for people
+	PriceVersion string `json:"priceVersion,omitempty"` // of the table
 
 	SessionID         string `json:"sessionId,omitempty"`
 	AgentID           string `json:"agentId,omitempty"`

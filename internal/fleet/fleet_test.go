@@ -28,9 +28,9 @@ func keys(t reflect.Type) string {
 }
 
 // Nodes and control of different versions read each other's messages: a name that changes here is a new protocol version.
-func TestProtocol1(t *testing.T) {
+func TestProtocol2(t *testing.T) {
 	t.Parallel()
-	if fleet.Protocol != 1 {
+	if fleet.Protocol != 2 {
 		t.Fatalf("protocol %d has no test of its names", fleet.Protocol)
 	}
 	for _, c := range []struct {
@@ -46,10 +46,10 @@ func TestProtocol1(t *testing.T) {
 		{fleet.WindowUsage{}, "limit remaining reserved resetsAt used"},
 		{fleet.ToolCount{}, "count name"},
 		{fleet.Cooling{}, "cause model? seconds"},
-		{fleet.Entry{}, "agentId? attempts cacheReadTokens cacheWrite1hTokens cacheWrite5mTokens client? clientRequestId? clientVersion? durationMs endpoint errorType? estimated " +
-			"fileOperations firstByteMs id inferenceGeo? inputTokens keyId keyName messageId? modelAsked modelSent? modelServed? movedFrom? node outcome outputTokens parentAgentId? quotaTokens " +
-			"requestBytes requestClass? responseBytes route? seq serviceTier? sessionId? speed? startedAt status stopReason? stream team? thinkingTokens tools? upstream? upstreamRequestId? " +
-			"usage? user webSearches"},
+		{fleet.Entry{}, "agentId? attempts cacheReadTokens cacheSavingsMicroUsd cacheWrite1hTokens cacheWrite5mTokens client? clientRequestId? clientVersion? costMicroUsd durationMs " +
+			"endpoint errorType? estimated fileOperations firstByteMs id inferenceGeo? inputTokens keyId keyName location? messageId? modelAsked modelSent? modelServed? movedFrom? node " +
+			"outcome outputTokens parentAgentId? priceRule? priceVersion? provider? quotaTokens requestBytes requestClass? responseBytes route? seq serviceTier? sessionId? speed? startedAt " +
+			"status stopReason? stream team? thinkingTokens tools? uncharged unpriced upstream? upstreamRequestId? usage? user webSearches"},
 	} {
 		if got := keys(reflect.TypeOf(c.value)); got != c.want {
 			t.Errorf("%T has\n%s\nwant\n%s", c.value, got, c.want)

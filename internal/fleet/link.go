@@ -9,7 +9,7 @@ import (
 )
 
 // Protocol is the version of the types in this package.
-const Protocol = 1
+const Protocol = 2
 
 // Link is a node's connection to control. All methods may be called concurrently; those that wait return ctx.Err() when
 // ctx ends first.

@@ -43,6 +43,8 @@ func appendEntry(b []byte, e *Entry) ([]byte, error) {
 	w.text("modelServed", e.ModelServed)
 	w.text("route", e.Route)
 	w.text("upstream", e.Upstream)
+	w.text("provider", e.Provider)
+	w.text("location", e.Location)
 	w.number("attempts", int64(e.Attempts))
 	w.text("movedFrom", e.MovedFrom)
 	w.text("messageId", e.MessageID)
@@ -63,7 +65,14 @@ func appendEntry(b []byte, e *Entry) ([]byte, error) {
 		w.b = append(w.b, e.Usage...)
 	}
 	w.truth("estimated", e.Estimated)
+	w.truth("uncharged", e.Uncharged)
 	w.number("quotaTokens", e.QuotaTokens)
+
+	w.number("costMicroUsd", e.Cost)
+	w.number("cacheSavingsMicroUsd", e.CacheSavings)
+	w.truth("unpriced", e.Unpriced)
+	w.text("priceRule", e.PriceRule)
+	w.text("priceVersion", e.PriceVersion)
 
 	w.text("sessionId", e.SessionID)
 	w.text("agentId", e.AgentID)

@@ -119,8 +119,9 @@ func (s *settlement) copyTo(e *Entry) (size int, err error) {
 	}
 	usual := [...]*string{
 		&e.ID, (*string)(&e.Outcome), &e.ErrorType, &e.User, &e.Team, &e.KeyID, &e.KeyName, &e.Endpoint,
-		&e.ModelAsked, &e.ModelSent, &e.ModelServed, &e.Route, &e.Upstream, &e.MovedFrom, &e.MessageID, &e.StopReason,
-		&e.ServiceTier, &e.InferenceGeo, &e.Speed, &e.SessionID, &e.AgentID, &e.ParentAgentID, &e.RequestClass,
+		&e.ModelAsked, &e.ModelSent, &e.ModelServed, &e.Route, &e.Upstream, &e.Provider, &e.Location, &e.MovedFrom, &e.MessageID,
+		&e.StopReason,
+		&e.ServiceTier, &e.InferenceGeo, &e.Speed, &e.PriceRule, &e.PriceVersion, &e.SessionID, &e.AgentID, &e.ParentAgentID, &e.RequestClass,
 		&e.Client, &e.ClientVersion, &e.ClientRequestID, &e.UpstreamRequestID,
 	}
 	texts := usual[:]

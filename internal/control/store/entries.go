@@ -17,7 +17,8 @@ const entryColumns = `node, seq, id, started_at, first_byte_ms, duration_ms, out
 	input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, thinking_tokens,
 	web_searches, service_tier, inference_geo, speed, usage_reported, estimated, quota_tokens,
 	session_id, agent_id, parent_agent_id, request_class, client, client_version, client_request_id, upstream_request_id,
-	tools, file_operations, request_bytes, response_bytes`
+	tools, file_operations, request_bytes, response_bytes,
+	provider, location, uncharged, cost_micro_usd, cache_savings_micro_usd, unpriced, price_rule, price_version`
 
 // entryFields lists the fields in the order of entryColumns.
 func entryFields(e *fleet.Entry) []any {
@@ -34,6 +35,7 @@ func entryFields(e *fleet.Entry) []any {
 		&e.SessionID, &e.AgentID, &e.ParentAgentID, &e.RequestClass, &e.Client, &e.ClientVersion, &e.ClientRequestID, &e.UpstreamRequestID,
 		encoded[[]fleet.ToolCount]{&e.Tools},
 		&e.FileOperations, &e.RequestBytes, &e.ResponseBytes,
+		&e.Provider, &e.Location, &e.Uncharged, &e.Cost, &e.CacheSavings, &e.Unpriced, &e.PriceRule, &e.PriceVersion,
 	}
 }
 
