@@ -122,7 +122,7 @@ func TestSocketErrors(t *testing.T) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
 			var shown *net.OpError
-			if c.want != io.EOF && (!errors.As(err, &shown) || shown.Net != "tcp" || shown.Addr == nil) {
+			if !errors.Is(c.want, io.EOF) && (!errors.As(err, &shown) || shown.Net != "tcp" || shown.Addr == nil) {
 				t.Errorf("%#v does not say which connection it was", err)
 			}
 		})
