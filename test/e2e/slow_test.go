@@ -17,6 +17,7 @@ import (
 
 // endless is an upstream that sends an endless stream to whoever asks for one, as fast as it is taken.
 func endless(conn net.Conn) {
+	_ = conn.(*net.TCPConn).SetWriteBuffer(16 << 10) // what this machine's system would buffer at this end is no cost of the gateway's
 	event := "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"" + strings.Repeat("x", 4000) + "\"}}\n\n"
 	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"+
 		"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n")
