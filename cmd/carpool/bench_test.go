@@ -88,6 +88,7 @@ func benchStandalone(b *testing.B, words, events int) {
 				return
 			}
 			req.Header.Set("X-Api-Key", key)
+			req.Header.Set("User-Agent", "claude-cli/2.1.330 (external, cli)")
 			resp, err := transport.RoundTrip(req)
 			if err != nil {
 				b.Error(err)
