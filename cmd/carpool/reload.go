@@ -244,7 +244,7 @@ func (r *reloader) changesLive(key string, next *config.Config) bool {
 	case "server.tls.certFile", "server.tls.keyFile":
 		return next.Server.TLS.Enabled() == r.running.Server.TLS.Enabled()
 	}
-	return strings.HasPrefix(key, "claudeCode.") || !slices.Contains(changedKeys(r.running, next), key)
+	return strings.HasPrefix(key, "claudeCode.") || strings.HasPrefix(key, "prices.") || !slices.Contains(changedKeys(r.running, next), key)
 }
 
 // changedKeys are the paths of the settings in which two configurations differ, in the order of the documentation.

@@ -348,7 +348,7 @@ func settings(cfg *config.Config) policy.Settings {
 	f := cfg.ClaudeCode.QuotaFormula
 	s := policy.Settings{
 		Organization: cfg.Organization, TimeZone: cfg.TimeZone, QuotaMessage: cfg.ClaudeCode.QuotaMessage,
-		DefaultHeaders: cfg.ClaudeCode.DefaultHeaders,
+		DefaultHeaders: cfg.ClaudeCode.DefaultHeaders, Prices: cfg.Prices.Overlay(),
 		Client: policy.ClientPolicy{
 			Disabled: !cfg.ClaudeCode.Enabled, Require: cfg.ClaudeCode.RequireClient,
 			MinVersion: cfg.ClaudeCode.MinVersion, SupportedVersions: cfg.ClaudeCode.SupportedVersions,

@@ -28,6 +28,7 @@ type Config struct {
 	Admin         Admin         `key:"admin" doc:"Access to the admin API over the network; the Unix socket in the data folder always works."`
 	Metrics       Metrics       `key:"metrics" doc:"Prometheus metrics."`
 	Log           Log           `key:"log" doc:"The server's own log."`
+	Prices        Prices        `key:"prices" doc:"What the operator pays, over the published prices; see prices.md."`
 	TimeZone      string        `key:"timeZone" default:"UTC" check:"zone" doc:"Time zone (IANA name) of the calendar days and months that quotas are counted in."`
 	Organization  string        `key:"organization" default:"default" check:"label" doc:"Name of the organisation that users and teams belong to."`
 	Resources     string        `key:"resources" kind:"path" doc:"File with upstreams, routes, users and keys, applied at every start and reload (the form of 'carpool apply')."`

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"carpool/internal/price"
 )
 
 // Layers in the order in which they apply; a later one wins.
@@ -146,11 +149,11 @@ func (d *decoder) setText(f field, text string) {
 // written as name=value; both also in YAML's or JSON's own form.
 func textValue(f field, text string, report func(string)) *node {
 	kind := f.typ.Kind()
-	if kind == reflect.String {
+	if kind == reflect.String && f.typ != reflect.TypeFor[json.Number]() {
 		return &node{kind: textNode, text: text}
 	}
 	text = strings.TrimSpace(text)
-	composite := kind == reflect.Slice || kind == reflect.Map || kind == reflect.Interface
+	composite := kind == reflect.Slice || kind == reflect.Map || kind == reflect.Interface || f.typ == reflect.TypeFor[*price.Rates]()
 	if !composite {
 		return scalar(text)
 	}
@@ -255,6 +258,15 @@ func (d *decoder) convert(f field, path string, n *node, v reflect.Value) bool {
 		return d.switches(path, n, p)
 	case *any:
 		return d.free(path, n, p)
+	case *json.Number:
+		return d.number(path, n, p)
+	case *[]price.Rates:
+		return records(d, f, path, n, p)
+	case *[]price.Discount:
+		return records(d, f, path, n, p)
+	case **price.Rates:
+		*p = new(price.Rates)
+		return d.record(f, path, n, reflect.ValueOf(*p).Elem())
 	}
 	d.problemAt(n, path, "has a type that the loader does not know")
 	return false

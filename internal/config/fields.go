@@ -1,10 +1,13 @@
 package config
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"time"
 	"unicode"
+
+	"carpool/internal/price"
 )
 
 // field is one key of the configuration, as the tags of Config describe it.
@@ -120,6 +123,12 @@ func (f field) typeName() string {
 		return "map of texts"
 	case reflect.TypeFor[map[string]bool]():
 		return "list or map"
+	case reflect.TypeFor[json.Number]():
+		return "number"
+	case reflect.TypeFor[[]price.Rates](), reflect.TypeFor[[]price.Discount]():
+		return "list of maps"
+	case reflect.TypeFor[*price.Rates]():
+		return "map"
 	}
 	switch f.typ.Kind() {
 	case reflect.Bool:

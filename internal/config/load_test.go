@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"carpool/internal/price"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -221,6 +223,18 @@ func TestProblems(t *testing.T) {
 		{"tokens", "admin: {token: a-long-enough-token-here, tokenEnv: X}\n", `admin.tokenEnv: is given together with admin.token; keep one`},
 		{"masked", "admin: {token: \"********\"}\n", `is the mask`},
 		{"token as name", "admin: {tokenEnv: hunter2-hunter2}\n", `must be the name of an environment variable`},
+		{"rate in quotes", "prices: {models: [{model: m, input: \"1\", output: 2}]}\n", `conf/c.yml:1:37: prices.models[0].input: expected a number, found the text "1"; remove the quotes`},
+		{"rate", "prices:\n  models:\n    - {model: m, input: 1, output: 2}\n    - {model: n, input: 1.00001, output: 2}\n", `conf/c.yml:4:25: prices.models[1].input: must have at most 4 decimal places`},
+		{"missing rate", "prices:\n  models:\n    - model: m\n      input: 1\n", `conf/c.yml:3:7: prices.models[0].output: is missing`},
+		{"key of rates", "prices: {models: [{model: m, input: 1, output: 2, cachRead: 1}]}\n", `conf/c.yml:1:51: prices.models[0].cachRead: unknown key; did you mean "cacheRead"?`},
+		{"key of prices", "prices: {model: []}\n", `prices.model: unknown key; did you mean "models"?`},
+		{"rates", "prices: {models: {model: m}}\n", `prices.models: expected a list of maps, found a map`},
+		{"rates of an item", "prices: {models: [m]}\n", `conf/c.yml:1:19: prices.models[0]: expected a map of keys, found the text "m"`},
+		{"day", "prices: {discounts: [{upstream: main, from: 2026-02-30, multiplier: 0.9}]}\n", `conf/c.yml:1:45: prices.discounts[0].from: must be a day such as 2026-12-01`},
+		{"no upstream", "prices: {discounts: [{multiplier: 0.9}]}\n", `conf/c.yml:1:22: prices.discounts[0].upstream: is missing`},
+		{"unknown models", "prices: {unknown: {model: m, input: 1, output: 2}}\n", `prices.unknown: takes rates only`},
+		{"no multiplier", "prices: {discounts: [{upstream: main, multiplier:}]}\n", `prices.discounts[0].multiplier: has no value`},
+		{"searches", "prices: {webSearches: -1}\n", `conf/c.yml:1:23: prices.webSearches: must not be negative`},
 		{"token type", "admin: {token: 12345678}\n", `admin.token: expected text; put the value in quotes`},
 	}
 	for _, tt := range tests {
@@ -310,6 +324,7 @@ func TestEnvironment(t *testing.T) {
 		"CARPOOL_CLAUDE_CODE_MIN_VERSION=1.0.59", "CARPOOL_CLAUDE_CODE_DEFAULT_QUOTA_DAILY=50000",
 		"CARPOOL_CLAUDE_CODE_SUPPORTED_VERSIONS=1.0.58, 1.0.59", `CARPOOL_CLAUDE_CODE_FEATURES={"chat": true, "tools": false}`,
 		"CARPOOL_CLAUDE_CODE_DEFAULT_HEADERS=x-app=cli,x-b=2", "CARPOOL_CLAUDE_CODE_QUOTA_FORMULA_CACHE_READ=0.125",
+		"CARPOOL_PRICES_MODELS=[{model: m, input: 0.10, output: 2}]", "CARPOOL_PRICES_UNKNOWN={input: 15, output: 75}", "CARPOOL_PRICES_WEB_SEARCHES=12.50",
 		"CARPOOL_NODE_CAPABILITIES=a,b", "CARPOOL_CLAUDE_CODE_ENABLED=false", "CARPOOL_ORGANIZATION=123", "CARPOOL_LOG_LEVEL=",
 		"CARPOOL_URL=http://x", "CARPOOL_TOKEN=t", "CARPOOL_CONFIG=f", "PATH=/bin", "broken")
 	cc := c.ClaudeCode
@@ -328,6 +343,9 @@ func TestEnvironment(t *testing.T) {
 		{"headers", cc.DefaultHeaders, map[string]string{"x-app": "cli", "x-b": "2"}},
 		{"weight", cc.QuotaFormula.CacheRead, Weight(125)},
 		{"capabilities", c.Node.Capabilities, []any{"a", "b"}},
+		{"prices", c.Prices.Overlay(), price.Overlay{
+			Models: []price.Rates{{Model: "m", Input: "0.10", Output: "2"}}, Unknown: &price.Rates{Input: "15", Output: "75"}, WebSearches: "12.50",
+		}},
 		{"enabled", cc.Enabled, false},
 		{"organization", c.Organization, "123"},
 		{"level", c.Log.Level, "info"},

@@ -62,6 +62,9 @@ func leftOut(section reflect.Value, name string) bool {
 		}
 	default:
 	}
+	if v.Type() == reflect.TypeFor[json.Number]() {
+		return v.Len() == 0
+	}
 	if v.Type() != reflect.TypeFor[Secret]() {
 		return false
 	}
@@ -85,6 +88,8 @@ func flow(v reflect.Value) (string, error) {
 			return quote(x.String())
 		}
 		return formatDuration(x), nil
+	case json.Number:
+		return x.String(), nil
 	case nil:
 		return "null", nil
 	}
@@ -112,6 +117,8 @@ func flow(v reflect.Value) (string, error) {
 		return "[" + strings.Join(parts, ", ") + "]", nil
 	case reflect.Map:
 		return flowMap(v)
+	case reflect.Struct:
+		return flowRecord(v)
 	default:
 	}
 	return "", fmt.Errorf("a value of type %s has no written form", v.Type())

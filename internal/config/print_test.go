@@ -74,6 +74,14 @@ storage: {backupInterval: 3600000}
 admin: {listen: "[::1]:9", tokenFile: /t}
 metrics: {listen: off}
 log: {level: warn, file: "/l"}
+prices:
+  models:
+    - {model: claude-opus-6, from: 2026-12-01, input: 5, output: 25.50, cacheRead: 0.25, cacheWrite5m: 6.25, cacheWrite1h: 10, fast: 2}
+    - {model: "12", upstream: "no", upTo: 32000, input: 0, output: 0.1}
+    - {model: "12", upstream: "no", input: 0.6, output: 2.2}
+  discounts: [{upstream: main, from: 2026-12-01, multiplier: 0.85}]
+  unknown: {input: 15, output: 75}
+  webSearches: 12.5
 timeZone: Europe/Berlin
 organization: "off"
 resources: "/r.yml"
@@ -183,6 +191,13 @@ func TestSchemaAgreesWithLoad(t *testing.T) {
 		"claudeCode: {features: {a: true}}":           true,
 		"claudeCode: {quotaFormula: {input: 0.125}}":  true,
 		"claudeCode: {defaultHeaders: {x-a: 1}}":      true,
+		"prices: {models: [], discounts: []}":         true,
+		"prices: {unknown: {input: 15, output: 75}}":  true,
+		"prices: {unknown: {input: 15}}":              false,
+		"prices: {models: [{input: 1, output: 2}]}":   false,
+		"prices: {models: [{model: m, output: 2}]}":   false,
+		"prices: {discounts: [{upstream: main}]}":     false,
+		"prices: {webSearches: \"10\"}":               false,
 		"server: {prot: 1}":                           false,
 		"nothing: 1":                                  false,
 		"server: {port: 65536}":                       false,

@@ -44,6 +44,7 @@ func (d *decoder) relations() {
 		d.problemOf("dataDir", "must not be empty")
 	}
 	d.addresses()
+	d.prices()
 }
 
 // addresses reports two listeners on one address.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/invopop/jsonschema"
+
+	"carpool/internal/price"
 )
 
 // Schema is the JSON Schema (draft 2020-12) of the configuration file, for editors
@@ -75,6 +77,16 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "object", AdditionalProperties: &jsonschema.Schema{
 			AnyOf: []*jsonschema.Schema{text(), {Type: "number"}, {Type: "boolean"}},
 		}}
+	case reflect.TypeFor[json.Number]():
+		return &jsonschema.Schema{Type: "number", Minimum: "0"}
+	case reflect.TypeFor[[]price.Rates](), reflect.TypeFor[[]price.Discount]():
+		return &jsonschema.Schema{Type: "array", Items: recordSchema(t.Elem(), "model")}
+	case reflect.TypeFor[price.Rates](): // prices.unknown; the library takes pointers off
+		s := recordSchema(t)
+		for _, key := range []string{"model", "upstream", "from", "upTo", "fast"} {
+			s.Properties.Delete(key)
+		}
+		return s
 	case reflect.TypeFor[any]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "array"}, {Type: "object"}}}
 	}

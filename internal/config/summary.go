@@ -32,6 +32,7 @@ func (c *Config) Summary() string {
 	line("control store", "%s %s", c.Control.Store.Type, c.Control.Store.Path)
 	line("organization", "%s", c.Organization)
 	c.summarizeClaudeCode(line)
+	line("prices", "%s", c.Prices.text())
 	if c.Resources == "" {
 		line("resources", "from the control store only")
 	} else {

@@ -12,6 +12,7 @@ import (
 
 	"carpool/internal/control"
 	"carpool/internal/policy"
+	"carpool/internal/price"
 )
 
 func resources() policy.Resources {
@@ -210,6 +211,14 @@ func TestSettingsRaiseTheVersionOnlyWhenTheyDiffer(t *testing.T) {
 	}
 	if user := must[control.User](t)(p.socket.CreateUser(ctx, policy.UserSpec{Name: "alice"})); user.Quota.Daily != 5 {
 		t.Errorf("%+v", user)
+	}
+	published := n.snapshot(t).Prices.Version()
+	for range 2 {
+		o.Settings.Prices = price.Overlay{Models: []price.Rates{{Model: "m", Input: "1", Output: "2"}}, Unknown: &price.Rates{Input: "3", Output: "4"}}
+		must[any](t)(nil, p.UpdateSettings(ctx, o.Settings, o.DefaultQuota))
+	}
+	if version() != before+3 || n.snapshot(t).Prices.Version() == published {
+		t.Error("the prices are not in force, or came in force twice")
 	}
 	o.Settings.TimeZone = "Moon/Crater"
 	if err := p.UpdateSettings(ctx, o.Settings, o.DefaultQuota); err == nil || !strings.Contains(err.Error(), "Moon/Crater") {

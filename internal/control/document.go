@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"carpool/internal/anthropic"
 	"carpool/internal/control/store"
 	"carpool/internal/policy"
+	"carpool/internal/price"
 )
 
 // compile turns what is stored into what nodes get, and checks it as a whole: references that lead nowhere are an error
@@ -213,6 +215,12 @@ func show(value any) string {
 			parts = append(parts, k+"="+v[k])
 		}
 		return show(parts)
+	case price.Overlay:
+		text, err := json.Marshal(v)
+		if err != nil || string(text) == "{}" {
+			return "as published"
+		}
+		return string(text)
 	}
 	return fmt.Sprintf("%+v", value)
 }

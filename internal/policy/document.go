@@ -1,6 +1,10 @@
 package policy
 
-import "time"
+import (
+	"time"
+
+	"carpool/internal/price"
+)
 
 // What an upstream can be.
 const (
@@ -34,6 +38,7 @@ type Settings struct {
 	DefaultHeaders map[string]string // added to Claude Code requests where absent
 	DefaultLimits  LimitsSpec        // of each key that has none of its own
 	Client         ClientPolicy      // which programs are served
+	Prices         price.Overlay     // what the operator pays, over the published prices
 }
 
 // Formula weighs token classes, in thousandths, into the tokens that count against a quota.

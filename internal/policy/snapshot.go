@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carpool/internal/anthropic"
+	"carpool/internal/price"
 )
 
 // Snapshot is a compiled Document. It is immutable and safe for concurrent use; a request pins one for its whole life.
@@ -17,6 +18,7 @@ type Snapshot struct {
 	Version  int64
 	Settings Settings
 	Location *time.Location
+	Prices   *price.Table // the published ones under those of the settings
 
 	keys      map[KeyHash]Caller
 	users     map[string]*User
@@ -61,8 +63,12 @@ func Compile(doc *Document) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone %q is not known", doc.Settings.TimeZone)
 	}
+	prices, err := price.New(doc.Settings.Prices)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the prices: %w", err)
+	}
 	s := &Snapshot{
-		Version: doc.Version, Settings: doc.Settings, Location: location,
+		Version: doc.Version, Settings: doc.Settings, Location: location, Prices: prices,
 		keys: make(map[KeyHash]Caller, len(doc.Keys)), users: make(map[string]*User, len(doc.Users)),
 		upstreams: map[string]*Upstream{}, aliases: map[string]string{},
 	}

@@ -8,10 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
+	"carpool/internal/anthropic"
 	"carpool/internal/policy"
+	"carpool/internal/price"
 )
 
 func compile(t testing.TB, doc *policy.Document) *policy.Snapshot {
@@ -60,6 +63,23 @@ func TestCompileRefusesWhatLeadsNowhere(t *testing.T) {
 		if good && zone != "" && s.Location.String() != zone {
 			t.Errorf("time zone %q became %v", zone, s.Location)
 		}
+	}
+}
+
+// TestPrices: a snapshot has the published prices under those of its settings.
+func TestPrices(t *testing.T) {
+	usage := anthropic.Usage{Input: 1000}
+	own := price.Overlay{Models: []price.Rates{{Model: "claude-opus-5", Upstream: "u", Input: "1", Output: "2"}}}
+	for upstream, want := range map[string]int64{"u": 1000, "v": 5000} {
+		s := compile(t, &policy.Document{Settings: policy.Settings{Prices: own}, Upstreams: upstreams("u", "v")})
+		c := s.Prices.Cost(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), price.Request{Upstream: upstream, Sent: "claude-opus-5", Usage: usage})
+		if c.Total != want {
+			t.Errorf("on %s: %+v, want %d", upstream, c, want)
+		}
+	}
+	own.Models[0].Input = "-1"
+	if _, err := policy.Compile(&policy.Document{Settings: policy.Settings{Prices: own}}); err == nil || !strings.Contains(err.Error(), "prices.models[0].input") {
+		t.Errorf("a wrong price is in force: %v", err)
 	}
 }
 
