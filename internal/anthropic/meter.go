@@ -63,12 +63,8 @@ func (r Result) Settled() (u Usage, estimated bool) {
 	}
 	u.Output = sent
 	// Iterations win over the top level when there are any: the message itself is the last of its kind.
-	u.Iterations = append([]Iteration(nil), u.Iterations...)
-	for i := len(u.Iterations) - 1; i >= 0; i-- {
-		if it := &u.Iterations[i]; it.Type == "message" || it.Type == "fallback_message" {
-			it.Output = max(it.Output, sent)
-			break
-		}
+	if it := u.message(); it != nil {
+		it.Output = max(it.Output, sent)
 	}
 	return u, true
 }

@@ -2,6 +2,7 @@ package anthropic
 
 import (
 	"bytes"
+	"iter"
 	"slices"
 	"strconv"
 )
@@ -48,28 +49,26 @@ func (u Usage) Prompt() int64 { return u.Input + u.CacheRead + u.CacheWrite5m + 
 // The top-level counts and the iterations describe the same tokens and are never added: the top level leaves out compaction, advisor and
 // replaced attempts, the iterations leave out nothing. One kind of run is reported and free: an attempt that declined before any
 // output and was replaced by a fallback model.
-func (u Usage) Billed() []Iteration {
-	if len(u.Iterations) == 0 {
-		return []Iteration{{"message", "", u.Input, u.Output, u.CacheRead, u.CacheWrite5m, u.CacheWrite1h}}
-	}
-	fallback := false
-	for _, it := range u.Iterations {
-		fallback = fallback || it.Type == "fallback_message"
-	}
-	billed := make([]Iteration, 0, len(u.Iterations))
-	for _, it := range u.Iterations {
-		if !fallback || it.Type != "message" || it.Output != 0 {
-			billed = append(billed, it)
+func (u Usage) Billed() iter.Seq[Iteration] {
+	return func(yield func(Iteration) bool) {
+		if len(u.Iterations) == 0 {
+			yield(Iteration{"message", "", u.Input, u.Output, u.CacheRead, u.CacheWrite5m, u.CacheWrite1h})
+			return
+		}
+		fallback := slices.ContainsFunc(u.Iterations, func(it Iteration) bool { return it.Type == "fallback_message" })
+		for _, it := range u.Iterations {
+			if free := fallback && it.Type == "message" && it.Output == 0; !free && !yield(it) {
+				return
+			}
 		}
 	}
-	return billed
 }
 
 // BilledTotal is u with the five token counts summed over [Usage.Billed]: what a quota counts when it does not tell models apart.
 func (u Usage) BilledTotal() Usage {
 	t := u
 	t.Input, t.Output, t.CacheRead, t.CacheWrite5m, t.CacheWrite1h = 0, 0, 0, 0, 0
-	for _, it := range u.Billed() {
+	for it := range u.Billed() {
 		t.Input += it.Input
 		t.Output += it.Output
 		t.CacheRead += it.CacheRead
@@ -77,6 +76,33 @@ func (u Usage) BilledTotal() Usage {
 		t.CacheWrite1h += it.CacheWrite1h
 	}
 	return t
+}
+
+// WithOutput is u with further output, which is the message's own.
+func (u Usage) WithOutput(more int64) Usage {
+	u.Output += more
+	if it := u.message(); it != nil {
+		it.Output += more
+	}
+	return u
+}
+
+// message gives u iterations of its own and returns the one that the message is, the last of its kind, or nil.
+func (u *Usage) message() *Iteration {
+	u.Iterations = slices.Clone(u.Iterations)
+	for i := len(u.Iterations) - 1; i >= 0; i-- {
+		if it := &u.Iterations[i]; it.Type == "message" || it.Type == "fallback_message" {
+			return it
+		}
+	}
+	return nil
+}
+
+// ParseUsage reads a usage object as a [Meter] gives it in [Result].Raw. What it does not understand is 0.
+func ParseUsage(object []byte) Usage {
+	var u Usage
+	u.update(object)
+	return u
 }
 
 // update overwrites u with what a usage object states; counts are cumulative, so nothing is ever added. null and unknown members

@@ -3,6 +3,7 @@ package anthropic
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -60,7 +61,7 @@ func TestBilled(t *testing.T) {
 	for _, tt := range tests {
 		var u Usage
 		u.update([]byte(tt.usage))
-		if got := u.Billed(); !reflect.DeepEqual(got, tt.want) {
+		if got := slices.Collect(u.Billed()); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", tt.name, got, tt.want)
 		}
 		if total := u.BilledTotal(); total.Input != tt.input || total.Output != tt.output {

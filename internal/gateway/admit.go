@@ -53,6 +53,7 @@ func (g *Gateway) admit(ctx context.Context, x *exchange) (*ledger.Exchange, err
 	}
 	if x.path == pathMessages { // counting tokens is free
 		opening.InputEstimate, opening.Tokens = expectedTokens(settings.Formula, x.peek)
+		x.chargeUnsettled(&opening.Entry)
 	}
 	open, err := g.ledger.Reserve(ctx, opening)
 	var denied *ledger.Denied
@@ -65,6 +66,17 @@ func (g *Gateway) admit(ctx context.Context, x *exchange) (*ledger.Exchange, err
 		return nil, context.Cause(ctx)
 	}
 	return nil, anthropic.ErrLimitStore().WithCause(err)
+}
+
+// chargeUnsettled gives an opening the cost that it has if the process dies before the settlement: that of its prompt, at the list price of
+// the model, since nobody will know to which upstream it went.
+func (x *exchange) chargeUnsettled(e *ledger.Entry) {
+	e.InputTokens, e.CacheReadTokens = estimateInput(x.peek)
+	e.ModelSent = policy.UpstreamModel(&policy.Upstream{}, x.target.Model)
+	if len(x.target.Upstreams) > 0 {
+		e.Provider = x.target.Upstreams[0].Provider
+	}
+	e.Charge(x.snapshot.Prices, e.Counts())
 }
 
 // deny says honestly why: a quota that is spent ends the client's work until the reset, one that is only held by requests

@@ -32,7 +32,8 @@ type exchange struct {
 	client   anthropic.Client
 	peek     *anthropic.Request
 	entry    ledger.Entry
-	end      func() // writes the books and gives back what the exchange holds; once, however often it is called
+	usage    anthropic.Usage // what entry is priced by: its counts, by sampling runs
+	end      func()          // writes the books and gives back what the exchange holds; once, however often it is called
 }
 
 // exchange is the request path: seven stops in one direction, of which package web made the first.
@@ -165,6 +166,9 @@ func (g *Gateway) forward(ctx context.Context, w wire.Writer, x *exchange, body 
 	letGo()
 	e := &x.entry
 	e.Attempts, e.Upstream, e.ModelSent, e.MovedFrom = result.Attempts, result.Upstream, result.ModelSent, result.MovedFrom
+	if u := x.snapshot.Upstream(result.Upstream); u != nil {
+		e.Provider = u.Provider
+	}
 	switch {
 	case err != nil:
 		e.Outcome = ledger.OutcomeFailed
@@ -201,10 +205,13 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	return shown
 }
 
-// guessInput stands for what the upstream will charge for a prompt that it got, when it did not come to say so.
+// guessInput stands for what the upstream will charge for a prompt that it got, when it did not come to say so. What lies before the last
+// cache breakpoint was most probably read from the cache.
 func (x *exchange) guessInput() {
-	x.entry.InputTokens, _ = estimateInput(x.peek)
-	x.entry.Estimated = true
+	e := &x.entry
+	e.InputTokens, e.CacheReadTokens = estimateInput(x.peek)
+	e.Estimated = true
+	x.usage = e.Counts()
 }
 
 // relayFailure hands on what an upstream said, or our own words where that would mislead the client.
@@ -263,6 +270,7 @@ func (g *Gateway) settle(open *ledger.Exchange, x *exchange) {
 	if x.entry.Outcome == "" { // a panic on the way
 		x.entry.Outcome = ledger.OutcomeFailed
 	}
+	x.entry.Charge(x.snapshot.Prices, x.usage)
 	if err := open.Settle(x.entry); err != nil {
 		g.log.Error("cannot settle an exchange; it will be resolved when the ledger is opened next", slog.String("id", x.entry.ID), slog.String("error", err.Error()))
 	}

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"log/slog"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,10 +18,16 @@ type metrics struct {
 	denials   *prometheus.CounterVec
 	clients   *prometheus.CounterVec
 	streams   prometheus.Gauge
+	cost      prometheus.Counter
+	unpriced  *prometheus.CounterVec
+
+	mu     sync.Mutex
+	models map[string]bool // labels of unpriced
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
+		models: map[string]bool{},
 		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "carpool_first_byte_seconds", Help: "Time from a request's header to the first byte of its answer.",
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
@@ -39,8 +47,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "carpool_streams_in_flight", Help: "Streams being relayed.",
 		}),
+		cost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "carpool_cost_microdollars_total", Help: "What settled exchanges cost, in millionths of a US dollar.",
+		}),
+		unpriced: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_unpriced_exchanges_total", Help: "Exchanges of which something has no price and that were charged by a rule instead, by model; beyond 32 models they are other.",
+		}, []string{"model"}),
 	}
-	registry.MustRegister(m.firstByte, m.tokens, m.exchanges, m.denials, m.clients, m.streams)
+	registry.MustRegister(m.firstByte, m.tokens, m.exchanges, m.denials, m.clients, m.streams, m.cost, m.unpriced)
 	return m
 }
 
@@ -61,6 +75,28 @@ func (m *metrics) observe(e *ledger.Entry) {
 	} {
 		m.tokens.WithLabelValues(t.class).Add(float64(max(t.n, 0)))
 	}
+	m.cost.Add(float64(e.Cost))
+	if e.Unpriced {
+		m.unpriced.WithLabelValues(m.label(identifier(cmp.Or(e.ModelServed, e.ModelSent, e.ModelAsked)))).Inc()
+	}
+}
+
+// label bounds the models that become labels, because anybody can ask for any.
+func (m *metrics) label(model string) string {
+	const (
+		most  = 32
+		other = "other"
+	)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.models[model]:
+	case model == "" || len(m.models) == most:
+		return other
+	default:
+		m.models[model] = true
+	}
+	return model
 }
 
 func logUser(c policy.Caller) []slog.Attr {
@@ -73,5 +109,6 @@ func logEntry(e *ledger.Entry) []slog.Attr {
 		slog.String("upstreamRequestId", e.UpstreamRequestID), slog.String("session", e.SessionID),
 		slog.Int64("firstByteMs", e.FirstByte), slog.Int64("input", e.InputTokens), slog.Int64("output", e.OutputTokens),
 		slog.Int64("cacheRead", e.CacheReadTokens), slog.Int64("cacheWrite", e.CacheWrite5mTokens+e.CacheWrite1hTokens),
+		slog.Int64("costMicroUsd", e.Cost),
 	}
 }

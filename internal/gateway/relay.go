@@ -132,10 +132,12 @@ func (x *exchange) meter(result anthropic.Result) {
 	e.Tools = nil
 	e.ModelServed, e.MessageID, e.StopReason = result.ServingModel, result.MessageID, result.StopReason
 	settled, estimated := result.Settled()
-	usage := settled.BilledTotal()
-	if result.Uncharged() {
-		usage = anthropic.Usage{}
+	if e.Uncharged = result.Uncharged(); e.Uncharged {
+		x.usage = anthropic.Usage{}
+	} else {
+		x.usage = settled
 	}
+	usage := x.usage.BilledTotal()
 	e.Estimated = estimated
 	e.InputTokens, e.OutputTokens, e.ThinkingTokens = usage.Input, usage.Output, settled.Thinking
 	e.CacheReadTokens, e.CacheWrite5mTokens, e.CacheWrite1hTokens = usage.CacheRead, usage.CacheWrite5m, usage.CacheWrite1h

@@ -166,7 +166,7 @@ func newRigAt(t testing.TB, answer http.HandlerFunc, edit func(*policy.Document)
 		Snapshot: &r.snapshot, Hasher: r.hasher, Ledger: r.ledger, Pool: pool, Log: log, Registerer: r.registry, Now: now,
 		Bodies: gateway.BodyLimits{Size: 1 << 20, Timeout: 5 * time.Second}, PingInterval: pings,
 	})
-	front := web.NewFront(log, web.NewMetrics(r.registry), time.Now)
+	front := web.NewFront(log, web.NewMetrics(r.registry), now)
 	front.TrustProxies([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")})
 	server := httptest.NewServer(wire.Handler(front.Serve(g.Handle)))
 	t.Cleanup(server.Close)

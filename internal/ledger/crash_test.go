@@ -157,7 +157,7 @@ func TestCrashSettlesWhatWasOpen(t *testing.T) {
 	finish(t, reserve(t, l, ask("e1", 100, 1000, 1000)), 90)
 	o := ask("e2", 100, 1000, 1000) // its input is estimated as 50
 	o.Formula = policy.Formula{Input: 2000, Output: 1000}
-	o.Entry.SessionID = "s1"
+	o.Entry.SessionID, o.Entry.Cost, o.Entry.PriceRule = "s1", 250, "claude-opus-5"
 	reserve(t, l, o)
 	o = ask("e3", 0, 0, 0)
 	o.Entry.Endpoint, o.InputEstimate = ledger.EndpointCountTokens, 70
@@ -171,7 +171,7 @@ func TestCrashSettlesWhatWasOpen(t *testing.T) {
 	}
 	e := entries[1]
 	if e.ID != "e2" || e.Outcome != fleet.OutcomeCrashed || !e.Estimated || e.InputTokens != 50 || e.QuotaTokens != 100 ||
-		e.User != "alice" || e.SessionID != "s1" || e.FirstByte != -1 || e.Usage != nil || !e.StartedAt.Equal(noon().Now()) {
+		e.User != "alice" || e.SessionID != "s1" || e.Cost != 250 || e.PriceRule != "claude-opus-5" || e.FirstByte != -1 || e.Usage != nil || !e.StartedAt.Equal(noon().Now()) {
 		t.Errorf("%+v", e)
 	}
 	if e := entries[2]; e.ID != "e3" || e.Outcome != fleet.OutcomeCrashed || e.QuotaTokens != 0 {

@@ -181,6 +181,9 @@ func (s *Snapshot) Users() []*User {
 	return slices.SortedFunc(maps.Values(s.users), func(a, b *User) int { return cmp.Compare(a.Name, b.Name) })
 }
 
+// Upstream returns the upstream of this name, or nil.
+func (s *Snapshot) Upstream(name string) *Upstream { return s.upstreams[name] }
+
 // Upstreams returns all upstreams, disabled ones too, ordered by name.
 func (s *Snapshot) Upstreams() []*Upstream {
 	return slices.SortedFunc(maps.Values(s.upstreams), func(a, b *Upstream) int { return cmp.Compare(a.Name, b.Name) })

@@ -5,7 +5,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"carpool/internal/anthropic"
@@ -79,7 +78,7 @@ type Parts struct {
 func (t *Table) Cost(at time.Time, r Request) Cost {
 	var b bill
 	s := t.settings(&r)
-	for _, run := range r.Usage.Billed() {
+	for run := range r.Usage.Billed() {
 		s.own = run.Model == "" || run.Model == r.Served || run.Model == r.Sent || run.Model == r.Asked
 		ids := r.ids(run.Model)
 		m := t.place(r.Upstream, ids)
@@ -91,6 +90,38 @@ func (t *Table) Cost(at time.Time, r Request) Cost {
 	}
 	b.sums[webSearches] = product(r.Usage.WebSearches, t.webSearch, yoctoPerPico)
 	return b.cost()
+}
+
+// Free reports whether nothing was used that has a price.
+func (r Request) Free() bool {
+	if r.Usage.WebSearches > 0 {
+		return false
+	}
+	for run := range r.Usage.Billed() {
+		if prompt(run) > 0 || run.Output > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Uncached is the request as if nothing had been cached: reads and writes are plain input. cached reports whether that changes anything.
+func (r Request) Uncached() (plain Request, cached bool) {
+	u := &r.Usage
+	u.Iterations = slices.Clone(u.Iterations)
+	uncache := func(input, read, write5m, write1h *int64) {
+		if *read > 0 || *write5m > 0 || *write1h > 0 {
+			cached = true
+			*input = prompt(anthropic.Iteration{Input: *input, CacheRead: *read, CacheWrite5m: *write5m, CacheWrite1h: *write1h})
+			*read, *write5m, *write1h = 0, 0, 0
+		}
+	}
+	uncache(&u.Input, &u.CacheRead, &u.CacheWrite5m, &u.CacheWrite1h)
+	for i := range u.Iterations {
+		it := &u.Iterations[i]
+		uncache(&it.Input, &it.CacheRead, &it.CacheWrite5m, &it.CacheWrite1h)
+	}
+	return r, cached
 }
 
 // ids are the names under which the model of a sampling run is looked up, in this order.
@@ -130,7 +161,8 @@ const (
 type bill struct {
 	sums     [classes]amount
 	unpriced bool
-	rules    []string
+	rule     string
+	others   []string
 }
 
 func (b *bill) add(run anthropic.Iteration, x terms) {
@@ -148,14 +180,20 @@ func (b *bill) add(run anthropic.Iteration, x terms) {
 		b.sums[class] = b.sums[class].plus(product(p.tokens, p.rate, factor))
 	}
 	b.unpriced = b.unpriced || x.unpriced
-	if rule := x.what + x.applied(); !slices.Contains(b.rules, rule) {
-		b.rules = append(b.rules, rule)
+	switch rule := x.what + x.applied(); {
+	case b.rule == "":
+		b.rule = rule
+	case rule != b.rule && !slices.Contains(b.others, rule):
+		b.others = append(b.others, rule)
 	}
 }
 
 // cost rounds the sum. Each part is what the rounded sum grows by with it, so that parts add up.
 func (b *bill) cost() Cost {
-	c := Cost{Unpriced: b.unpriced, Rule: strings.Join(b.rules, "; ")}
+	c := Cost{Unpriced: b.unpriced, Rule: b.rule}
+	for _, rule := range b.others {
+		c.Rule += "; " + rule
+	}
 	var sum amount
 	var parts [classes]int64
 	for class, a := range b.sums {

@@ -149,7 +149,7 @@ func TestExact(t *testing.T) {
 			exact[class].Add(exact[class], part)
 			sum.Add(sum, part)
 		}
-		for _, run := range u.Billed() {
+		for run := range u.Billed() {
 			i := 0
 			for period.Tiers[i].UpTo != nil && run.Input+run.CacheRead+run.CacheWrite5m+run.CacheWrite1h > *period.Tiers[i].UpTo {
 				i++
