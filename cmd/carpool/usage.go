@@ -75,6 +75,7 @@ selected, whatever the limit. Dates are in the server's time zone, the one that 
 	flags.StringVar(&q.GroupBy, "group-by", "", "sum by `WHAT`: "+strings.Join(groupings()[1:], ", "))
 	flags.IntVar(&q.Limit, "limit", 0, "at most this `NUMBER` of rows (default 50 requests or 1000 groups)")
 	flags.StringVarP(&a.output, "output", "o", formatTable, "print as `FORMAT`: table, json or csv")
+	cmd.AddCommand(newRepriceCommand(a))
 	return cmd
 }
 

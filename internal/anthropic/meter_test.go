@@ -233,7 +233,7 @@ func TestMeterCutAndBroken(t *testing.T) {
 	for _, tt := range tests {
 		for _, n := range []int{0, 1} {
 			r := meterOf(sse, tt.stream, n)
-			u, estimated := r.Settled()
+			u, estimated := r.Settled(0)
 			if u.Input != tt.input || u.Output != tt.output || estimated != tt.estimated || r.ErrorType != tt.errorType {
 				t.Errorf("%s: input %d, output %d, estimated %v, error %q", tt.name, u.Input, u.Output, estimated, r.ErrorType)
 			}
@@ -310,8 +310,11 @@ func TestMeterBody(t *testing.T) {
 	}
 
 	cut := meterOf("application/json", body[:strings.Index(body, `"stop_reason"`)], 3)
-	if u, estimated := cut.Settled(); !estimated || u.Output != (want.Characters+3)/4 || cut.Complete || !cut.Started {
+	if u, estimated := cut.Settled(0); !estimated || u.Output != (want.Characters+3)/4 || cut.Complete || !cut.Started {
 		t.Errorf("cut: %+v", cut)
+	}
+	if u, estimated := cut.Settled(cut.Usage.Output + 1); !estimated || u.Output != cut.Usage.Output+1 {
+		t.Errorf("cut, and more than could be: %+v", u)
 	}
 	failed := meterOf("application/json", `{"type":"error","error":{"type":"not_found_error","message":"model: x"},"request_id":"req_1"}`, 1)
 	wantResult(t, "error", failed, Result{ErrorType: "not_found_error", ErrorMessage: "model: x", Complete: true})
@@ -406,7 +409,7 @@ func FuzzMeter(f *testing.F) {
 		if r.Raw != nil && !json.Valid(r.Raw) {
 			t.Fatalf("raw usage is not JSON: %s", r.Raw)
 		}
-		u, _ := r.Settled()
+		u, _ := r.Settled(0)
 		if u.Prompt() < 0 || u.Output < 0 || u.CacheWrite5m < 0 || r.Characters < 0 || r.Characters > int64(len(b)) {
 			t.Fatalf("impossible counts: %+v", r)
 		}

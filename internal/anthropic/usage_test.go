@@ -136,7 +136,7 @@ func TestUncharged(t *testing.T) {
 
 func TestSettledKeepsIterationsInStep(t *testing.T) {
 	r := Result{Characters: 400, Usage: Usage{Output: 3, Iterations: []Iteration{{Type: "compaction", Output: 50}, {Type: "message", Output: 3}, {Type: "advisor_message", Output: 7}}}}
-	u, estimated := r.Settled()
+	u, estimated := r.Settled(0)
 	if !estimated || u.Output != 100 || u.Iterations[1].Output != 100 || u.BilledTotal().Output != 157 {
 		t.Errorf("%+v", u)
 	}

@@ -15,7 +15,7 @@ import (
 
 // settle makes an entry of an answer, as the request path does.
 func settle(e fleet.Entry, result anthropic.Result) (fleet.Entry, anthropic.Usage) {
-	u, estimated := result.Settled()
+	u, estimated := result.Settled(0)
 	if e.Uncharged = result.Uncharged(); e.Uncharged {
 		u = anthropic.Usage{}
 	}

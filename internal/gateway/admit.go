@@ -68,13 +68,13 @@ func (g *Gateway) admit(ctx context.Context, x *exchange) (*ledger.Exchange, err
 	return nil, anthropic.ErrLimitStore().WithCause(err)
 }
 
-// chargeUnsettled gives an opening the cost that it has if the process dies before the settlement: that of its prompt, at the list price of
-// the model, since nobody will know to which upstream it went.
+// chargeUnsettled gives an opening the cost that it has if the process dies before the settlement: that of its prompt on the upstream that
+// comes first, since nobody will know any more to which it went.
 func (x *exchange) chargeUnsettled(e *ledger.Entry) {
 	e.InputTokens, e.CacheReadTokens = estimateInput(x.peek)
-	e.ModelSent = policy.UpstreamModel(&policy.Upstream{}, x.target.Model)
 	if len(x.target.Upstreams) > 0 {
-		e.Provider = x.target.Upstreams[0].Provider
+		u := x.target.Upstreams[0]
+		e.Upstream, e.Provider, e.ModelSent = u.Name, u.Provider, policy.UpstreamModel(u, x.target.Model)
 	}
 	e.Charge(x.snapshot.Prices, e.Counts())
 }

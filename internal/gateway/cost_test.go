@@ -100,8 +100,13 @@ func TestCosts(t *testing.T) {
 		},
 		{
 			why:    "cut in the middle",
-			answer: breakOff(messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(401)),
-			want:   1000*5 + 101*25, estimated: true, outcome: fleet.OutcomeCut,
+			answer: breakOff(messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(301)),
+			want:   1000*5 + 76*25, estimated: true, outcome: fleet.OutcomeCut,
+		},
+		{
+			why:    "cut after more characters than tokens were asked for",
+			answer: breakOff(messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(1000)),
+			want:   1000*5 + 100*25, estimated: true, outcome: fleet.OutcomeCut,
 		},
 		{
 			why: "an error in the middle",
