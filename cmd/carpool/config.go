@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -74,7 +75,7 @@ checked where it exists, without asking a server: what it refers to and does not
 			if err != nil {
 				return a.configWrong(options.File, err)
 			}
-			warnings, err := a.checkResources(cfg.Resources, files)
+			warnings, err := a.checkResources(cfg, files)
 			if err != nil {
 				return a.configWrong(options.File, config.Problems{{Source: cfg.File(), Key: "resources", Message: err.Error()}})
 			}
@@ -95,7 +96,8 @@ checked where it exists, without asking a server: what it refers to and does not
 
 // checkResources checks a file of resources as far as that is possible without a server. Unless its files are meant, too, neither it
 // nor the credentials that it names need to be here.
-func (a *app) checkResources(path string, files bool) (warnings []string, err error) {
+func (a *app) checkResources(cfg *config.Config, files bool) (warnings []string, err error) {
+	path := cfg.Resources
 	if path == "" {
 		return nil, nil
 	}
@@ -114,12 +116,24 @@ func (a *app) checkResources(path string, files bool) (warnings []string, err er
 	if err != nil {
 		return nil, err
 	}
-	for _, ref := range resources.Undeclared() {
-		text := fmt.Sprintf("resources: %s %q names the %s %q, which %s does not declare: the server must have it already", ref.Of, ref.OfName, ref.Kind, ref.Name, path)
-		if best := nearest(ref.Name, ref.Declared); best != "" {
+	warn := func(who, kind, name string, declared []string) {
+		text := fmt.Sprintf("%s the %s %q, which %s does not declare: the server must have it already", who, kind, name, path)
+		if best := nearest(name, declared); best != "" {
 			text += fmt.Sprintf("; did you mean %q?", best)
 		}
 		warnings = append(warnings, text)
+	}
+	for _, ref := range resources.Undeclared() {
+		warn(fmt.Sprintf("resources: %s %q names", ref.Of, ref.OfName), ref.Kind, ref.Name, ref.Declared)
+	}
+	var upstreams []string
+	for _, u := range resources.Upstreams {
+		upstreams = append(upstreams, u.Name)
+	}
+	for _, name := range cfg.Prices.Overlay().Upstreams() {
+		if !slices.Contains(upstreams, name) {
+			warn("prices: names", "upstream", name, upstreams)
+		}
 	}
 	return warnings, nil
 }

@@ -224,6 +224,7 @@ func (r *reloader) bringInForce(ctx context.Context, next *config.Config) error 
 		return errors.Join(err, s.control.UpdateSettings(ctx, settings(r.current), defaultQuota(r.current)))
 	}
 	// Nothing from here on can fail.
+	s.warnOfPrices(ctx)
 	if pair != nil {
 		s.certificate.current.Store(pair)
 	}

@@ -121,6 +121,7 @@ func (s *standalone) open(ctx context.Context, a *app, master control.MasterKey)
 	if err := a.applyConfigured(ctx, s.control, cfg, false); err != nil {
 		return err
 	}
+	s.warnOfPrices(ctx)
 	s.ledger, err = ledger.Open(ctx, cfg.Storage.Path, ledger.Options{Node: cfg.Node.Name, Now: a.now, Log: s.log, Registerer: s.registry})
 	if err != nil {
 		return err
@@ -342,6 +343,13 @@ func (a *app) applyConfigured(ctx context.Context, c *control.Control, cfg *conf
 		}
 	}
 	return nil
+}
+
+// warnOfPrices says which of the configured prices are for no upstream.
+func (s *standalone) warnOfPrices(ctx context.Context) {
+	for _, name := range s.control.StrayPrices() {
+		s.log.WarnContext(ctx, "the configured prices name an upstream that does not exist", slog.String("upstream", name))
+	}
 }
 
 func settings(cfg *config.Config) policy.Settings {

@@ -163,6 +163,9 @@ func (c *Control) UpdateSettings(ctx context.Context, s policy.Settings, default
 	return err
 }
 
+// StrayPrices returns the upstreams that the prices in force name and that do not exist.
+func (c *Control) StrayPrices() []string { return c.current.Load().snapshot.StrayPrices() }
+
 // edit is a change in the making: what it stores it also does to state.
 type edit struct {
 	c     *Control

@@ -184,6 +184,11 @@ func (s *Snapshot) Users() []*User {
 // Upstream returns the upstream of this name, or nil.
 func (s *Snapshot) Upstream(name string) *Upstream { return s.upstreams[name] }
 
+// StrayPrices returns the upstreams that the prices name and that do not exist (yet), in order.
+func (s *Snapshot) StrayPrices() []string {
+	return slices.DeleteFunc(s.Settings.Prices.Upstreams(), func(name string) bool { return s.upstreams[name] != nil })
+}
+
 // Upstreams returns all upstreams, disabled ones too, ordered by name.
 func (s *Snapshot) Upstreams() []*Upstream {
 	return slices.SortedFunc(maps.Values(s.upstreams), func(a, b *Upstream) int { return cmp.Compare(a.Name, b.Name) })

@@ -77,6 +77,10 @@ func TestPrices(t *testing.T) {
 			t.Errorf("on %s: %+v, want %d", upstream, c, want)
 		}
 	}
+	own.Discounts = []price.Discount{{Upstream: "elsewhere", Multiplier: "0.5"}}
+	if got := compile(t, &policy.Document{Settings: policy.Settings{Prices: own}, Upstreams: upstreams("u")}).StrayPrices(); !slices.Equal(got, []string{"elsewhere"}) {
+		t.Errorf("prices for upstreams that do not exist: %q", got)
+	}
 	own.Models[0].Input = "-1"
 	if _, err := policy.Compile(&policy.Document{Settings: policy.Settings{Prices: own}}); err == nil || !strings.Contains(err.Error(), "prices.models[0].input") {
 		t.Errorf("a wrong price is in force: %v", err)

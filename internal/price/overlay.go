@@ -47,6 +47,19 @@ type Discount struct {
 	Multiplier json.Number `json:"multiplier"`     // 0.85 takes off 15 %; above 0, at most 10, four decimal places
 }
 
+// Upstreams returns the upstreams that an Overlay names, in order.
+func (o Overlay) Upstreams() []string {
+	var names []string
+	for _, r := range o.Models {
+		names = append(names, r.Upstream)
+	}
+	for _, d := range o.Discounts {
+		names = append(names, d.Upstream)
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
+}
+
 // Problem is one thing wrong with an Overlay.
 type Problem struct {
 	Key     string // prices.models[2].input

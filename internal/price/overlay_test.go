@@ -299,3 +299,13 @@ func TestOverlayAsJSON(t *testing.T) {
 	}
 	table(t, o)
 }
+
+func TestOverlayNamesUpstreams(t *testing.T) {
+	o := price.Overlay{
+		Models:    []price.Rates{{Model: "m", Upstream: "b"}, {Model: "m"}, {Model: "n", Upstream: "b"}},
+		Discounts: []price.Discount{{Upstream: "c"}, {Upstream: "a"}},
+	}
+	if got := strings.Join(o.Upstreams(), " "); got != "a b c" {
+		t.Error(got)
+	}
+}
