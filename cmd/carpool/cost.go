@@ -1,6 +1,12 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+
+	"carpool/internal/control"
+	"carpool/internal/fleet"
+)
 
 // dollars writes micro-dollars for people: in cents from a dollar on, with more places below it, so that no cost looks like
 // none. JSON and CSV have the exact amount.
@@ -18,4 +24,47 @@ func dollars(micro int64) string {
 	}
 	amount = (amount + unit/2) / unit
 	return fmt.Sprintf("%s$%s.%0*d", sign, number(int64(amount/whole)), places, amount%whole) //nolint:gosec // far below
+}
+
+// The marks before an amount; costNotes explains them.
+const (
+	markUnpriced  = "*"
+	markEstimated = "~"
+)
+
+// sumCost is what exchanges cost.
+func sumCost(s control.UsageTotals) string {
+	if s.Unpriced > 0 {
+		return markUnpriced + dollars(s.CostMicroUSD)
+	}
+	return dollars(s.CostMicroUSD)
+}
+
+// entryCost is what an exchange cost. One from before there were prices has no cost.
+func entryCost(e *fleet.Entry) string {
+	switch {
+	case e.Unpriced:
+		return markUnpriced + dollars(e.Cost)
+	case e.PriceVersion == "" && e.InputTokens+e.OutputTokens+e.CacheReadTokens+e.CacheWrite5mTokens+e.CacheWrite1hTokens > 0:
+		return markUnpriced + "-"
+	case e.Estimated:
+		return markEstimated + dollars(e.Cost)
+	}
+	return dollars(e.Cost)
+}
+
+// costNotes says below a table what is not certain about its costs.
+func costNotes(unpriced, estimated int64) string {
+	var text strings.Builder
+	if unpriced > 0 {
+		fmt.Fprintf(&text, "%s %s without a price: the cost follows the rule for that,\n  or is nothing where the request is older than the prices.\n",
+			markUnpriced, countOf(int(unpriced), "request"))
+	}
+	if estimated > 0 {
+		fmt.Fprintf(&text, "%s %s ended before all was reported: the rest is estimated.\n", markEstimated, countOf(int(estimated), "request"))
+	}
+	if text.Len() > 0 {
+		return "\n" + text.String()
+	}
+	return ""
 }

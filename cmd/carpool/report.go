@@ -19,7 +19,7 @@ func newReportCommand(a *app) *cobra.Command {
 		Use:   "report",
 		Short: "Show the Claude Code report of a time range",
 		Long: `Show how Claude Code was used in a time range: requests, success rate, response time, the tools that answers
-called, client versions, models and tokens.`,
+called, client versions, models, tokens, what they cost, and what caching did about it.`,
 		Example: "  carpool report --since 7d\n  carpool report --since 2026-11-01 --until 2026-12-01 --team platform --output json",
 		Args:    arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,6 +64,10 @@ func (a *app) reportText(r control.Report) string {
 	f.add("Sessions", number(r.Sessions))
 	f.add("File operations", number(r.FileOperations))
 
+	f.add("Cost", sumCost(control.UsageTotals{CostMicroUSD: r.Cost.MicroUSD, Unpriced: r.Cost.Unpriced}))
+	f.add("Cache reads", percent(r.Cost.CacheReadShare)+" of the tokens of prompts")
+	f.add("Cache savings", dollars(r.Cost.CacheSavingsMicroUSD)+" against the same without a cache")
+
 	tokens := newTable("TOKENS", ">COUNT")
 	tokens.row("input", number(r.TokenUsage.Input))
 	tokens.row("output", number(r.TokenUsage.Output))
@@ -73,9 +77,9 @@ func (a *app) reportText(r control.Report) string {
 	tokens.row("total", number(r.TokenUsage.Total))
 	tokens.row("counted by quotas", number(r.TokenUsage.Quota))
 
-	models := newTable("MODEL", ">REQUESTS", ">INPUT", ">OUTPUT")
+	models := newTable("MODEL", ">REQUESTS", ">INPUT", ">OUTPUT", ">COST")
 	for _, m := range r.Models {
-		models.row(m.Model, number(m.Count), number(m.Input), number(m.Output))
+		models.row(m.Model, number(m.Count), number(m.Input), number(m.Output), dollars(m.CostMicroUSD))
 	}
 	tools := newTable("TOOL", ">CALLS")
 	for _, t := range r.TopTools {
@@ -98,6 +102,7 @@ func (a *app) reportText(r control.Report) string {
 			text.WriteString("\n" + t.String())
 		}
 	}
+	text.WriteString(costNotes(r.Cost.Unpriced, r.Cost.Estimated))
 	return text.String()
 }
 

@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +15,7 @@ import (
 
 // groupings are the values of --group-by.
 func groupings() []string {
-	return []string{"none", "user", "team", "key", "model", "upstream", "session", "version", "day", "hour"}
+	return []string{"none", "user", "team", "key", "model", "upstream", "session", "agent", "version", "day", "hour"}
 }
 
 const (
@@ -26,14 +25,20 @@ const (
 
 func newUsageCommand(a *app) *cobra.Command {
 	var q control.UsageQuery
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "usage",
-		Short: "Show requests and tokens, one by one or summed",
-		Long: `Show requests and tokens, one by one (newest first) or summed by --group-by. The totals are over everything
-selected, whatever the limit. Dates are in the server's time zone, the one that quotas are counted in.`,
+		Short: "Show requests, tokens and costs, one by one or summed",
+		Long: `Show requests, tokens and what they cost, one by one (newest first) or summed by --group-by. The totals are over
+everything selected, whatever the limit; --all shows everything. Dates are in the server's time zone, the one that quotas
+are counted in.
+
+An amount with * is partly of requests without a price, one with ~ of requests that ended before all was reported. JSON and
+CSV have costs in micro-dollars, millionths of a US dollar. docs/reports.md describes their fields.`,
 		Example: `  carpool usage --since today
   carpool usage --since 7d --group-by user
   carpool usage --since 2026-11-01 --until 2026-12-01 --group-by day --output csv
+  carpool usage --since 30d --all --output csv > usage.csv
   carpool usage --user alice --model claude-opus-4-1 --limit 20 --output json`,
 		Args:        arguments(),
 		Annotations: map[string]string{formatsAnnotation: formatCSV},
@@ -44,6 +49,9 @@ selected, whatever the limit. Dates are in the server's time zone, the one that 
 			if cmd.Flags().Changed("limit") && q.Limit < 1 {
 				return usagef("the flag --limit must be 1 or more")
 			}
+			if all && q.Limit != 0 {
+				return usagef("the flags --all and --limit exclude each other")
+			}
 			return a.withClient(func(c *control.Client) (err error) {
 				if q.Since, err = a.serverTime(cmd.Context(), c, "since", q.Since); err != nil {
 					return err
@@ -51,9 +59,15 @@ selected, whatever the limit. Dates are in the server's time zone, the one that 
 				if q.Until, err = a.serverTime(cmd.Context(), c, "until", q.Until); err != nil {
 					return err
 				}
+				if all && q.GroupBy != "" && q.GroupBy != "none" {
+					q.Limit = maxGroups
+				}
 				usage, err := c.Usage(cmd.Context(), q)
 				if err != nil {
 					return err
+				}
+				if all && !grouped(usage) {
+					return a.exportEntries(usage, c.Entries(cmd.Context(), q))
 				}
 				if err := a.showUsage(usage); err != nil {
 					return err
@@ -74,6 +88,7 @@ selected, whatever the limit. Dates are in the server's time zone, the one that 
 	flags.StringVar(&q.Endpoint, "endpoint", "", "only this `ENDPOINT`: messages, count_tokens or all (default messages)")
 	flags.StringVar(&q.GroupBy, "group-by", "", "sum by `WHAT`: "+strings.Join(groupings()[1:], ", "))
 	flags.IntVar(&q.Limit, "limit", 0, "at most this `NUMBER` of rows (default 50 requests or 1000 groups)")
+	flags.BoolVar(&all, "all", false, "all rows")
 	flags.StringVarP(&a.output, "output", "o", formatTable, "print as `FORMAT`: table, json or csv")
 	cmd.AddCommand(newRepriceCommand(a))
 	return cmd
@@ -107,6 +122,27 @@ func (a *app) showUsage(u control.Usage) error {
 	return nil
 }
 
+// maxGroups is the largest limit that the admin API takes.
+const maxGroups = 1_000_000
+
+// exportEntries prints all exchanges as they come from the server; only a table needs all of them at once.
+func (a *app) exportEntries(u control.Usage, entries iter.Seq2[fleet.Entry, error]) error {
+	u.Rows = []control.UsageRow{}
+	switch a.output {
+	case formatCSV:
+		return a.printCSV(entries)
+	case formatJSON:
+		return a.printRows(u, entries)
+	}
+	for e, err := range entries {
+		if err != nil {
+			return err
+		}
+		u.Rows = append(u.Rows, control.UsageRow{Entry: &e})
+	}
+	return a.print(a.usageText(u))
+}
+
 func grouped(u control.Usage) bool { return u.GroupBy != "" && u.GroupBy != "none" }
 
 func (a *app) usageText(u control.Usage) string {
@@ -114,27 +150,27 @@ func (a *app) usageText(u control.Usage) string {
 		return "No requests.\n"
 	}
 	if grouped(u) {
-		return groupTable(u).String()
+		return groupTable(u).String() + costNotes(u.Totals.Unpriced, u.Totals.Estimated)
 	}
-	t := newTable("TIME", "USER", "KEY", "MODEL", "RESULT", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">DURATION")
+	t := newTable("TIME", "USER", "KEY", "MODEL", "RESULT", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">DURATION", ">COST")
 	for _, row := range u.Rows {
 		if e := row.Entry; e != nil {
 			t.row(relative(a.now(), e.StartedAt), e.User, e.KeyName, modelOf(e), result(e), number(e.InputTokens), number(e.OutputTokens),
-				number(e.CacheReadTokens), number(e.CacheWrite5mTokens+e.CacheWrite1hTokens), milliseconds(float64(e.Duration)))
+				number(e.CacheReadTokens), number(e.CacheWrite5mTokens+e.CacheWrite1hTokens), milliseconds(float64(e.Duration)), entryCost(e))
 		}
 	}
 	t.total = []string{
 		"total", "", "", "", countOf(int(u.Totals.Requests), "request"), number(u.Totals.InputTokens), number(u.Totals.OutputTokens),
-		number(u.Totals.CacheReadTokens), number(u.Totals.CacheWriteTokens), "",
+		number(u.Totals.CacheReadTokens), number(u.Totals.CacheWriteTokens), "", sumCost(u.Totals),
 	}
-	return t.String()
+	return t.String() + costNotes(u.Totals.Unpriced, u.Totals.Estimated)
 }
 
 func groupTable(u control.Usage) *table {
-	t := newTable(strings.ToUpper(u.GroupBy), ">REQUESTS", ">ERRORS", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">QUOTA", ">AVG TIME")
+	t := newTable(strings.ToUpper(u.GroupBy), ">REQUESTS", ">ERRORS", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">QUOTA", ">AVG TIME", ">COST")
 	row := func(name string, s control.UsageTotals) {
 		t.row(name, number(s.Requests), number(s.Errors), number(s.InputTokens), number(s.OutputTokens), number(s.CacheReadTokens),
-			number(s.CacheWriteTokens), number(s.QuotaTokens), milliseconds(s.AverageDurationMs))
+			number(s.CacheWriteTokens), number(s.QuotaTokens), milliseconds(s.AverageDurationMs), sumCost(s))
 	}
 	for _, r := range u.Rows {
 		if r.Group != nil {
@@ -162,43 +198,4 @@ func result(e *fleet.Entry) string {
 		return strings.TrimSpace(strconv.Itoa(e.Status) + " " + e.ErrorType)
 	}
 	return strings.ReplaceAll(string(e.Outcome), "_", " ")
-}
-
-// usageCSV has one row for each row of the answer, with the names and units of the JSON form.
-func usageCSV(u control.Usage) *table {
-	n := func(v int64) string { return strconv.FormatInt(v, 10) }
-	if grouped(u) {
-		t := newTable(u.GroupBy, "requests", "errors", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "thinkingTokens",
-			"quotaTokens", "fileOperations", "averageDurationMs", "averageFirstByteMs", "firstAt", "lastAt")
-		for _, r := range u.Rows {
-			if g := r.Group; g != nil {
-				t.row(cell(g.Group), n(g.Requests), n(g.Errors), n(g.InputTokens), n(g.OutputTokens), n(g.CacheReadTokens), n(g.CacheWriteTokens),
-					n(g.ThinkingTokens), n(g.QuotaTokens), n(g.FileOperations), fmt.Sprintf("%.1f", g.AverageDurationMs),
-					fmt.Sprintf("%.1f", g.AverageFirstByteMs), utc(g.FirstAt), utc(g.LastAt))
-			}
-		}
-		return t
-	}
-	t := newTable("startedAt", "id", "node", "user", "team", "key", "endpoint", "modelAsked", "modelServed", "upstream", "outcome", "status", "errorType",
-		"inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "thinkingTokens", "quotaTokens", "fileOperations", "firstByteMs",
-		"durationMs", "sessionId", "clientVersion")
-	for _, r := range u.Rows {
-		if e := r.Entry; e != nil {
-			t.row(utc(e.StartedAt), e.ID, cell(e.Node), cell(e.User), cell(e.Team), cell(e.KeyName), e.Endpoint, cell(e.ModelAsked), cell(e.ModelServed),
-				cell(e.Upstream), string(e.Outcome), strconv.Itoa(e.Status), cell(e.ErrorType), n(e.InputTokens), n(e.OutputTokens), n(e.CacheReadTokens),
-				n(e.CacheWrite5mTokens+e.CacheWrite1hTokens), n(e.ThinkingTokens), n(e.QuotaTokens), n(e.FileOperations), n(e.FirstByte),
-				n(e.Duration), cell(e.SessionID), cell(e.ClientVersion))
-		}
-	}
-	return t
-}
-
-func utc(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
-
-// cell keeps text that clients have sent from being taken for a formula by a spreadsheet.
-func cell(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-		return "'" + text
-	}
-	return text
 }

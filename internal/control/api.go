@@ -135,6 +135,7 @@ func (c *Control) routes() http.Handler {
 	a.addApply()
 	a.addUsage()
 	a.addReprice()
+	a.addSessions()
 	a.addStatus()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s in the admin API; /admin/v1/openapi.json describes what there is", r.Method, r.URL.Path))

@@ -283,22 +283,6 @@ func (c *Client) Apply(ctx context.Context, r policy.Resources, dryRun bool) (Ap
 	return call[ApplyResult](ctx, c, http.MethodPost, "/admin/v1/apply", nil, ApplyRequest{Resources: r, DryRun: dryRun})
 }
 
-// Usage returns totals with rows of groups or exchanges.
-func (c *Client) Usage(ctx context.Context, q UsageQuery) (Usage, error) {
-	values := query("since", q.Since, "until", q.Until, "user", q.User, "team", q.Team, "key", q.Key, "model", q.Model,
-		"session", q.Session, "endpoint", q.Endpoint, "groupBy", q.GroupBy)
-	if q.Limit != 0 {
-		values.Set("limit", strconv.Itoa(q.Limit))
-	}
-	return call[Usage](ctx, c, http.MethodGet, "/admin/v1/usage", values, nil)
-}
-
-// Report returns the Claude Code report.
-func (c *Client) Report(ctx context.Context, q ReportQuery) (Report, error) {
-	values := query("since", q.Since, "until", q.Until, "user", q.User, "team", q.Team)
-	return call[Report](ctx, c, http.MethodGet, "/admin/v1/report", values, nil)
-}
-
 // Status returns how control and its nodes are.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodGet, "/admin/v1/status", nil, nil)

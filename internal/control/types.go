@@ -298,7 +298,7 @@ type UsageQuery struct {
 	Model    string // asked, sent or served
 	Session  string
 	Endpoint string // messages, count_tokens or all
-	GroupBy  string // user, team, key, model, upstream, session, version, day or hour; "" or none: the entries themselves
+	GroupBy  string // user, team, key, model, upstream, session, agent, version, day or hour; "" or none: the entries themselves
 	Limit    int    // rows, 0 for the default
 }
 
@@ -329,14 +329,26 @@ type UsageTotals struct {
 	ResponseBytes      int64   `json:"responseBytes"`
 	AverageDurationMs  float64 `json:"averageDurationMs" doc:"Over exchanges with an answer"`
 	AverageFirstByteMs float64 `json:"averageFirstByteMs" doc:"Over exchanges with an answer"`
+
+	CostMicroUSD         int64 `json:"costMicroUsd" doc:"Millionths of a US dollar"`
+	CacheSavingsMicroUSD int64 `json:"cacheSavingsMicroUsd" doc:"How much more it would have cost if nothing were cached; negative when writing cost more than reading saved"`
+	Unpriced             int64 `json:"unpriced" doc:"Exchanges some of which has no price: the cost follows a rule for that, or is 0 for those from before there were prices"`
+	Estimated            int64 `json:"estimated" doc:"Exchanges that ended before their usage was complete"`
 }
 
 // UsageGroup is one row of a grouped answer.
 type UsageGroup struct {
-	Group string `json:"group" doc:"The user, model, day … the row stands for; empty where the entries say none"`
+	Group  string `json:"group" doc:"The user, model, day … the row stands for; empty where the entries say none"`
+	Parent string `json:"parent,omitempty" doc:"Of an agent: the one that spawned it; absent: the main agent"`
 	UsageTotals
 	FirstAt time.Time `json:"firstAt" doc:"Start of the first exchange"`
 	LastAt  time.Time `json:"lastAt" doc:"Start of the last exchange"`
+}
+
+// EntriesPage is a part of the exchanges that a UsageQuery selects, newest first.
+type EntriesPage struct {
+	Entries []fleet.Entry `json:"entries" nullable:"false"`
+	Next    string        `json:"next,omitempty" doc:"Where the next page begins, for the parameter after; absent on the last one"`
 }
 
 // UsageRow is a group or an exchange: exactly one field is set, and that one is the JSON.
@@ -377,6 +389,56 @@ func (r UsageRow) Schema(reg huma.Registry) *huma.Schema {
 	}}
 }
 
+// SessionQuery selects sessions; the forms are those of UsageQuery.
+type SessionQuery struct {
+	Since string
+	Until string
+	User  string
+	Team  string
+	Limit int // 0 for the default
+}
+
+// Session is a session of Claude Code: what the exchanges with its id add up to.
+type Session struct {
+	ID         string    `json:"id"`
+	User       string    `json:"user"`
+	Users      int64     `json:"users" doc:"How many; more than one has used the same id"`
+	Agents     int64     `json:"agents" doc:"Sub-agents that said their id; Claude Code does from 2.1 on"`
+	FirstAt    time.Time `json:"firstAt" doc:"Start of the first exchange"`
+	LastAt     time.Time `json:"lastAt" doc:"Start of the last exchange"`
+	EndAt      time.Time `json:"endAt" doc:"When the last of them ended"`
+	DurationMs int64     `json:"durationMs" doc:"From firstAt to endAt"`
+	UsageTotals
+}
+
+// SessionDetail is a session with the tree of its agents.
+type SessionDetail struct {
+	Session
+	Tree []SessionAgent `json:"tree" nullable:"false" doc:"The main agent and below each agent those that it spawned, in the order in which they began; depth says how far below"`
+}
+
+// SessionAgent is an agent of a session.
+type SessionAgent struct {
+	ID           string         `json:"id" doc:"Empty: the main agent"`
+	Parent       string         `json:"parent" doc:"The agent that spawned it; empty: the main agent"`
+	Depth        int            `json:"depth" doc:"0: the main agent"`
+	Agents       int64          `json:"agents" doc:"How many agents are below it"`
+	TreeRequests int64          `json:"treeRequests" doc:"Exchanges of it and those below"`
+	TreeMicroUSD int64          `json:"treeCostMicroUsd" doc:"Cost of it and those below"`
+	Models       []SessionModel `json:"models" nullable:"false" doc:"What it used, by model, the dearest first"`
+	FirstAt      time.Time      `json:"firstAt" doc:"Start of the first exchange"`
+	LastAt       time.Time      `json:"lastAt" doc:"Start of the last exchange"`
+	EndAt        time.Time      `json:"endAt" doc:"When the last of them ended"`
+	DurationMs   int64          `json:"durationMs" doc:"From firstAt to endAt"`
+	UsageTotals
+}
+
+// SessionModel is what an agent used of a model.
+type SessionModel struct {
+	Model string `json:"model"`
+	UsageTotals
+}
+
 // ReportQuery selects what a report is about; the forms are those of UsageQuery.
 type ReportQuery struct {
 	Since string
@@ -401,6 +463,16 @@ type Report struct {
 	Outcomes            map[string]int64 `json:"outcomes" nullable:"false" doc:"Exchanges by how they ended"`
 	ActiveUsers         int64            `json:"activeUsers"`
 	Sessions            int64            `json:"sessions"`
+	Cost                ReportCost       `json:"cost"`
+}
+
+// ReportCost is what the exchanges cost, and what caching did about it.
+type ReportCost struct {
+	MicroUSD             int64   `json:"microUsd" doc:"Millionths of a US dollar"`
+	CacheSavingsMicroUSD int64   `json:"cacheSavingsMicroUsd" doc:"How much more it would have cost if nothing were cached; negative when writing cost more than reading saved"`
+	CacheReadShare       float64 `json:"cacheReadShare" doc:"Cache reads among the tokens of prompts, 0 to 1"`
+	Unpriced             int64   `json:"unpriced" doc:"Exchanges some of which has no price: the cost follows a rule for that, or is 0 for those from before there were prices"`
+	Estimated            int64   `json:"estimated" doc:"Exchanges that ended before their usage was complete"`
 }
 
 // ReportCount is a name with how often it occurs.
@@ -422,6 +494,8 @@ type ReportModel struct {
 	Count  int64  `json:"count"`
 	Input  int64  `json:"input"`
 	Output int64  `json:"output"`
+
+	CostMicroUSD int64 `json:"costMicroUsd" doc:"Millionths of a US dollar"`
 }
 
 // ReportTokens are tokens by class.

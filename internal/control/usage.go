@@ -18,14 +18,18 @@ import (
 
 // What usage can be grouped by besides the store's dimensions.
 const (
-	groupNone = "none"
-	groupDay  = "day"
-	groupHour = "hour"
+	groupNone  = "none"
+	groupDay   = "day"
+	groupHour  = "hour"
+	groupAgent = "agent"
 )
+
+const endpointMessages = "messages"
 
 // How many rows an answer has.
 const (
 	defaultEntries = 50
+	maxEntries     = 10_000
 	defaultGroups  = 1000
 )
 
@@ -45,14 +49,17 @@ type usageInput struct {
 	Model    string `query:"model" doc:"Asked, sent or served"`
 	Session  string `query:"session"`
 	Endpoint string `query:"endpoint" enum:"messages,count_tokens,all" default:"messages"`
-	GroupBy  string `query:"groupBy" enum:"none,user,team,key,model,upstream,session,version,day,hour" default:"none" doc:"What a row stands for; none: one exchange"`
-	Limit    int    `query:"limit" minimum:"1" maximum:"10000" doc:"Rows; default 50 exchanges or 1000 groups"`
+	GroupBy  string `query:"groupBy" enum:"none,user,team,key,model,upstream,session,agent,version,day,hour" default:"none" doc:"What a row stands for; none: one exchange"`
+	Limit    int    `query:"limit" minimum:"1" maximum:"1000000" doc:"Rows; default 50 exchanges or 1000 groups. At most 10000 exchanges; /admin/v1/entries has all of them"`
 }
 
 func (a *api) addUsage() {
 	operation(a, huma.Operation{
 		OperationID: "get-usage", Method: http.MethodGet, Path: "/admin/v1/usage", Summary: "What was used", Tags: []string{"usage"},
 	}, func(ctx context.Context, in *usageInput) (Usage, error) { return a.c.usage(ctx, in) })
+	operation(a, huma.Operation{
+		OperationID: "list-entries", Method: http.MethodGet, Path: "/admin/v1/entries", Summary: "All exchanges, page by page", Tags: []string{"usage"},
+	}, func(ctx context.Context, in *entriesInput) (EntriesPage, error) { return a.c.entries(ctx, in) })
 	operation(a, huma.Operation{
 		OperationID: "get-report", Method: http.MethodGet, Path: "/admin/v1/report", Summary: "The Claude Code report", Tags: []string{"usage"},
 	}, func(ctx context.Context, in *rangeInput) (Report, error) { return a.c.report(ctx, in) })
@@ -125,14 +132,22 @@ func (e errTimeForm) Error() string {
 	return strconv.Quote(string(e)) + " is not a time; use one like 2026-11-23T08:00:00Z, a date like 2026-11-23, or an age like 24h or 7d"
 }
 
-func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
+func (c *Control) usageFilter(in *usageInput) (store.Filter, error) {
 	f, err := c.filter(&rangeInput{in.Since, in.Until, in.User, in.Team})
-	if err != nil {
-		return Usage{}, err
-	}
 	f.Key, f.Model, f.Session = in.Key, in.Model, in.Session
 	if in.Endpoint != windowAll {
 		f.Endpoint = in.Endpoint
+	}
+	return f, err
+}
+
+func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
+	f, err := c.usageFilter(in)
+	if err != nil {
+		return Usage{}, err
+	}
+	if in.GroupBy == groupNone && in.Limit > maxEntries {
+		return Usage{}, refuse(http.StatusUnprocessableEntity, "limit: at most %d exchanges; /admin/v1/entries has all of them", maxEntries)
 	}
 	c.flush(ctx)
 	answer := Usage{From: maybe(f.Since), To: maybe(f.Until), GroupBy: in.GroupBy, Rows: []UsageRow{}}
@@ -146,7 +161,7 @@ func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
 	}
 	answer.Totals = totalsOf(totals)
 	if in.GroupBy == groupNone {
-		entries, err := c.store.Entries(ctx, f, cmp.Or(in.Limit, defaultEntries))
+		entries, err := c.store.Entries(ctx, f, store.Position{}, cmp.Or(in.Limit, defaultEntries))
 		if err != nil {
 			return Usage{}, err
 		}
@@ -156,9 +171,11 @@ func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
 		return answer, nil
 	}
 	for _, g := range limited(groups, in.GroupBy, cmp.Or(in.Limit, defaultGroups)) {
-		answer.Rows = append(answer.Rows, UsageRow{Group: &UsageGroup{
-			Group: g.Group, UsageTotals: totalsOf(g), FirstAt: g.FirstAt, LastAt: g.LastAt,
-		}})
+		row := &UsageGroup{Group: g.Group, UsageTotals: totalsOf(g), FirstAt: g.FirstAt, LastAt: g.LastAt}
+		if in.GroupBy == groupAgent {
+			row.Group, row.Parent, _ = strings.Cut(g.Group, store.Separator)
+		}
+		answer.Rows = append(answer.Rows, UsageRow{Group: row})
 	}
 	return answer, nil
 }
@@ -189,6 +206,8 @@ func dimension(groupBy string) store.Dimension {
 		return store.ByUpstream
 	case "session":
 		return store.BySession
+	case groupAgent:
+		return store.ByAgent
 	case "version":
 		return store.ByVersion
 	case groupDay, groupHour:
@@ -241,6 +260,7 @@ func totalsOf(s store.Sum) UsageTotals {
 		ThinkingTokens: s.Thinking, QuotaTokens: s.Quota, WebSearches: s.WebSearches, FileOperations: s.FileOperations,
 		RequestBytes: s.RequestBytes, ResponseBytes: s.ResponseBytes,
 		AverageDurationMs: average(s.Duration, s.Answered), AverageFirstByteMs: average(s.FirstByte, s.Answered),
+		CostMicroUSD: s.Cost, CacheSavingsMicroUSD: s.CacheSavings, Unpriced: s.Unpriced, Estimated: s.Estimated,
 	}
 }
 
@@ -268,7 +288,7 @@ func (c *Control) report(ctx context.Context, in *rangeInput) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	f.Endpoint = "messages"
+	f.Endpoint = endpointMessages
 	c.flush(ctx)
 	r := Report{
 		From: maybe(f.Since), To: maybe(f.Until), TopTools: []ReportCount{}, VersionDistribution: []ReportVersion{},
@@ -290,6 +310,10 @@ func (c *Control) report(ctx context.Context, in *rangeInput) (Report, error) {
 		CacheWrite: all.CacheWrite5m + all.CacheWrite1h, CacheWrite5m: all.CacheWrite5m, CacheWrite1h: all.CacheWrite1h,
 		Thinking: all.Thinking, Quota: all.Quota,
 		Total: all.Input + all.Output + all.CacheRead + all.CacheWrite5m + all.CacheWrite1h,
+	}
+	r.Cost = ReportCost{
+		MicroUSD: all.Cost, CacheSavingsMicroUSD: all.CacheSavings, Unpriced: all.Unpriced, Estimated: all.Estimated,
+		CacheReadShare: average(all.CacheRead, all.Input+all.CacheRead+all.CacheWrite5m+all.CacheWrite1h),
 	}
 	if r.ActiveUsers, r.Sessions, err = c.store.Distinct(ctx, f); err != nil {
 		return Report{}, err
@@ -318,7 +342,7 @@ func (r *Report) distribute(sums []store.Sum) {
 		r.VersionDistribution = append(r.VersionDistribution, ReportVersion{v.Group, v.Requests, average(v.Requests, r.TotalRequests)})
 	}
 	for _, m := range part(1) {
-		r.Models = append(r.Models, ReportModel{m.Group, m.Requests, m.Input, m.Output})
+		r.Models = append(r.Models, ReportModel{m.Group, m.Requests, m.Input, m.Output, m.Cost})
 	}
 	for _, o := range part(2) {
 		r.Outcomes[o.Group] = o.Requests

@@ -21,6 +21,7 @@ func TestUsage(t *testing.T) {
 		whole := entry("n1", 1, at("2026-03-28T22:30:00Z"), func(e *fleet.Entry) { // 23:30 in Berlin
 			e.ErrorType, e.MessageID, e.StopReason, e.ServiceTier, e.InferenceGeo, e.Speed = "x", "m", "end_turn", "standard", "eu", "fast"
 			e.AgentID, e.ParentAgentID, e.RequestClass, e.ClientRequestID, e.UpstreamRequestID, e.Estimated = "a", "b", "main", "c", "d", true
+			e.Provider, e.Location, e.Cost, e.CacheSavings, e.PriceRule, e.PriceVersion = "anthropic", "eu", 3_000_000, 1000, "table", "v1"
 		})
 		n.mu.Lock()
 		n.settled = []fleet.Entry{
@@ -29,7 +30,7 @@ func TestUsage(t *testing.T) {
 			entry("n1", 3, at("2026-03-29T01:30:00Z"), func(e *fleet.Entry) { // 03:30
 				e.User, e.KeyID, e.KeyName, e.Team, e.Outcome, e.Status, e.FirstByte = "bob", "k2", "bob-key", "", fleet.OutcomeCut, 200, -1
 				e.ClientVersion, e.ModelAsked, e.ModelSent, e.ModelServed, e.Duration, e.Tools, e.Usage = "1.0.59", "claude\x1fb", "", "", 1000, nil, nil
-				e.OutputTokens = 900
+				e.OutputTokens, e.Cost, e.CacheSavings, e.Unpriced, e.PriceVersion = 900, 123, -1077, true, "v1"
 			}),
 			entry("n1", 4, at("2026-03-29T22:30:00Z"), func(e *fleet.Entry) { e.Endpoint = "count_tokens" }), // 00:30 the day after
 		}
@@ -48,6 +49,7 @@ func TestUsage(t *testing.T) {
 			Requests: 3, Errors: 1, InputTokens: 30, OutputTokens: 940, CacheReadTokens: 90, CacheWriteTokens: 27, CacheWrite5mTokens: 12,
 			CacheWrite1hTokens: 15, ThinkingTokens: 18, QuotaTokens: 90, WebSearches: 3, FileOperations: 3, RequestBytes: 3000, ResponseBytes: 6000,
 			AverageDurationMs: 400, AverageFirstByteMs: 100,
+			CostMicroUSD: 3_000_123, CacheSavingsMicroUSD: -77, Unpriced: 2, Estimated: 1,
 		}
 		if usage.Totals != want {
 			t.Errorf("%+v", usage.Totals)
@@ -117,7 +119,11 @@ func TestUsage(t *testing.T) {
 				Input: 30, Output: 940, CacheRead: 90, CacheWrite: 27, CacheWrite5m: 12, CacheWrite1h: 15, Thinking: 18, Quota: 90, Total: 1087,
 			},
 			Models: []control.ReportModel{
-				{Model: "claude-a-1", Count: 2, Input: 20, Output: 40}, {Model: "claude\x1fb", Count: 1, Input: 10, Output: 900},
+				{Model: "claude-a-1", Count: 2, Input: 20, Output: 40, CostMicroUSD: 3_000_000},
+				{Model: "claude\x1fb", Count: 1, Input: 10, Output: 900, CostMicroUSD: 123},
+			},
+			Cost: control.ReportCost{
+				MicroUSD: 3_000_123, CacheSavingsMicroUSD: -77, CacheReadShare: 90.0 / 147, Unpriced: 2, Estimated: 1,
 			},
 			Outcomes: map[string]int64{"finished": 2, "cut": 1}, ActiveUsers: 2, Sessions: 1,
 		}

@@ -69,6 +69,7 @@ type (
 		Output     int64     `json:"output_tokens"`
 		CacheRead  int64     `json:"cache_read_input_tokens"`
 		CacheWrite int64     `json:"cache_creation_input_tokens"`
+		Cost       int64     `json:"cost_micro_usd"`
 	}
 )
 
@@ -112,7 +113,7 @@ func (g *Gateway) showUsage(ctx context.Context, w wire.Writer, r *web.Request) 
 		answer.Recent = append(answer.Recent, accountRecent{
 			ID: e.ID, StartedAt: e.StartedAt, Model: e.ModelAsked, Status: e.Status, Outcome: string(e.Outcome), Stream: e.Stream,
 			DurationMs: e.Duration, Input: e.InputTokens, Output: e.OutputTokens, CacheRead: e.CacheReadTokens,
-			CacheWrite: e.CacheWrite5mTokens + e.CacheWrite1hTokens,
+			CacheWrite: e.CacheWrite5mTokens + e.CacheWrite1hTokens, Cost: e.Cost,
 		})
 	}
 	return writeJSON(w, r, answer)

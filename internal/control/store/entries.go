@@ -82,11 +82,25 @@ func (f Filter) where() (string, []any) {
 // byTime leads a planner to the index by time, which has users and sessions too: everything began after this.
 const byTime = " AND e.started_at >= -9223372036854775808"
 
-// Entries returns the newest entries, newest first.
-func (s *Store) Entries(ctx context.Context, f Filter, limit int) ([]fleet.Entry, error) {
+// Position is a place in the order of Entries.
+type Position struct {
+	StartedAt time.Time
+	Seq       int64
+	Node      string
+}
+
+// After is the place behind an entry.
+func After(e *fleet.Entry) Position { return Position{e.StartedAt, e.Seq, e.Node} }
+
+// Entries returns the newest entries, newest first, or those that follow a position.
+func (s *Store) Entries(ctx context.Context, f Filter, after Position, limit int) ([]fleet.Entry, error) {
 	where, args := f.where()
+	if at := &after.StartedAt; !at.IsZero() {
+		where += ` AND e.started_at <= ? AND (e.started_at < ? OR e.seq < ? OR (e.seq = ? AND e.node < ?))`
+		args = append(args, instant{at}, instant{at}, after.Seq, after.Seq, after.Node)
+	}
 	entries, err := collect(ctx, s.db, entryFields, `SELECT `+entryColumns+` FROM entries AS e`+where+byTime+
-		` ORDER BY e.started_at DESC, e.seq DESC LIMIT ?`, append(args, limit)...)
+		` ORDER BY e.started_at DESC, e.seq DESC, e.node DESC LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the entries: %w", err)
 	}
@@ -97,9 +111,12 @@ func (s *Store) Entries(ctx context.Context, f Filter, limit int) ([]fleet.Entry
 type Sum struct {
 	Group                                                      string
 	FirstAt, LastAt                                            time.Time // starts of the first and last entry
+	EndAt                                                      time.Time // the last end
 	Requests, Errors                                           int64
 	Input, Output, CacheRead, CacheWrite5m, CacheWrite1h       int64
 	Thinking, Quota, WebSearches, FileOperations               int64
+	Cost, CacheSavings                                         int64 // micro-dollars
+	Unpriced, Estimated                                        int64 // entries; Unpriced are also those from before there were prices
 	RequestBytes, ResponseBytes, Duration, FirstByte, Answered int64 // Duration and FirstByte over the Answered entries
 }
 
@@ -110,6 +127,9 @@ func (s *Sum) Add(o Sum) {
 	}
 	if o.LastAt.After(s.LastAt) {
 		s.LastAt = o.LastAt
+	}
+	if o.EndAt.After(s.EndAt) {
+		s.EndAt = o.EndAt
 	}
 	ours, theirs := s.numbers(), o.numbers()
 	for i := range ours {
@@ -130,12 +150,15 @@ func (s *Sum) numbers() []any {
 		&s.Requests, &s.Errors, &s.Input, &s.Output, &s.CacheRead, &s.CacheWrite5m, &s.CacheWrite1h,
 		&s.Thinking, &s.Quota, &s.WebSearches, &s.FileOperations,
 		&s.RequestBytes, &s.ResponseBytes, &s.Duration, &s.FirstByte, &s.Answered,
+		&s.Cost, &s.CacheSavings, &s.Unpriced, &s.Estimated,
 	}
 }
 
 func sumFields(s *Sum) []any {
-	return append([]any{&s.Group, instant{&s.FirstAt}, instant{&s.LastAt}}, s.numbers()...)
+	return append([]any{&s.Group, instant{&s.FirstAt}, instant{&s.LastAt}, instant{&s.EndAt}}, s.numbers()...)
 }
+
+const allTokens = "e.input_tokens + e.output_tokens + e.cache_read_tokens + e.cache_write_5m_tokens + e.cache_write_1h_tokens"
 
 // sumColumns are cast because PostgreSQL's SUM of BIGINT is NUMERIC.
 func sumColumns() string {
@@ -148,10 +171,14 @@ func sumColumns() string {
 		"CASE WHEN e.first_byte_ms >= 0 THEN e.duration_ms ELSE 0 END",
 		"CASE WHEN e.first_byte_ms >= 0 THEN e.first_byte_ms ELSE 0 END",
 		"CASE WHEN e.first_byte_ms >= 0 THEN 1 ELSE 0 END",
+		"e.cost_micro_usd", "e.cache_savings_micro_usd",
+		"CASE WHEN e.unpriced OR (e.price_version = '' AND " + allTokens + " > 0) THEN 1 ELSE 0 END",
+		"CASE WHEN e.estimated THEN 1 ELSE 0 END",
 	} {
 		sums = append(sums, "CAST(COALESCE(SUM("+of+"), 0) AS BIGINT)")
 	}
-	return "COALESCE(MIN(e.started_at), 0), COALESCE(MAX(e.started_at), 0), " + strings.Join(sums, ", ")
+	return "COALESCE(MIN(e.started_at), 0), COALESCE(MAX(e.started_at), 0), " +
+		"COALESCE(MAX(e.started_at + e.duration_ms * 1000), 0), " + strings.Join(sums, ", ")
 }
 
 // Dimension is what entries can be grouped by.
@@ -163,7 +190,8 @@ const Separator = "\x1f"
 // version is the version of Claude Code; of another client it is its name, since its versions are no Claude Code's.
 const version = "CASE WHEN e.client IN ('claude-cli', 'claude-code', '') THEN e.client_version ELSE e.client END"
 
-// The dimensions. ByReport is version, model and outcome in one pass. ByQuarter is the quarter hour of the start as
+// The dimensions. ByReport is version, model and outcome in one pass,
+// ByTree agent, parent and model. ByQuarter is the quarter hour of the start as
 // microseconds: every time zone's hours and days are made of whole ones.
 const (
 	ByNothing  Dimension = "''"
@@ -173,7 +201,9 @@ const (
 	ByModel    Dimension = "COALESCE(NULLIF(e.model_served, ''), NULLIF(e.model_sent, ''), e.model_asked)"
 	ByUpstream Dimension = "e.upstream"
 	BySession  Dimension = "e.session_id || ''"
+	ByAgent    Dimension = "e.agent_id || '" + Separator + "' || e.parent_agent_id"
 	ByVersion  Dimension = version
+	ByTree     Dimension = "e.agent_id || '" + Separator + "' || e.parent_agent_id || '" + Separator + "' || " + ByModel
 	ByReport   Dimension = version + " || '" + Separator + "' || " + ByModel + " || '" + Separator + "' || e.outcome"
 	ByQuarter  Dimension = "CAST(e.started_at - e.started_at % 900000000 AS TEXT)"
 )
@@ -184,8 +214,7 @@ func (s *Store) Sums(ctx context.Context, f Filter, by Dimension) ([]Sum, error)
 	where, args := f.where()
 	query := `SELECT ` + string(by) + ` AS grp, ` + sumColumns() + ` FROM entries AS e` + where
 	if by != ByNothing {
-		query += ` GROUP BY grp ORDER BY SUM(e.input_tokens + e.output_tokens + e.cache_read_tokens + e.cache_write_5m_tokens
-			+ e.cache_write_1h_tokens) DESC, COUNT(*) DESC, grp`
+		query += ` GROUP BY grp ORDER BY SUM(` + allTokens + `) DESC, COUNT(*) DESC, grp`
 	}
 	sums, err := collect(ctx, s.db, sumFields, query, args...)
 	if err != nil {
