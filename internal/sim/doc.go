@@ -27,6 +27,11 @@
 // [Server.SetFaults] or PUT /__sim/credentials/{name}/faults) or from a script's step. Nothing is random: a fault applies to the
 // requests it selects, counted from the first.
 //
+// # Usage and cost
+//
+// The simulator answers Anthropic's Usage and Cost API (/v1/organizations/…) with an Admin key, from the usage of the messages it
+// has sent, at the published prices of late 2026: whoever keeps books beside it can compare.
+//
 // # Inspection
 //
 // The simulator records what it received, with hashes of both bodies, in bounded memory; [Server.Requests], [Server.Counters] and

@@ -106,6 +106,7 @@ func (s *Server) end(rec *Request, update func(*Request)) {
 	defer s.mu.Unlock()
 	update(rec)
 	rec.Finished = true
+	s.bill(rec)
 	c := &s.counters
 	c.Finished++
 	c.InFlight--
@@ -236,6 +237,7 @@ func (s *Server) Reset() {
 	s.counters = newCounters()
 	s.counters.InFlight = flying
 	s.requests, s.seq = nil, 0
+	s.bills = map[billKey]billed{}
 	s.cache = promptCache{until: map[[32]byte]time.Time{}}
 	s.scripted = map[[32]byte]int{}
 	s.scriptOrder = nil

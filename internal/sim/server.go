@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -24,6 +25,7 @@ const MaxBody = 32 << 20
 // Options sets up a [Server]. The zero value is usable.
 type Options struct {
 	Credentials []Credential     // none: one with DefaultKey
+	AdminKey    string           // of the Usage and Cost API; DefaultAdminKey by default
 	Now         func() time.Time // time.Now by default; pauses and timeouts use the real clock
 	Logger      *slog.Logger     // nothing is logged by default
 	Keep        int              // how many requests to remember, 4096 by default
@@ -59,6 +61,7 @@ type Server struct {
 	keep        int
 	seed        [32]byte
 	credentials []*credential
+	adminKey    string
 	mux         *http.ServeMux
 
 	mu          sync.Mutex
@@ -69,6 +72,7 @@ type Server struct {
 	changed     chan struct{} // closed and replaced at every change
 	held        map[string][]chan struct{}
 	cache       promptCache
+	bills       map[billKey]billed
 	scripted    map[[32]byte]int // how often a script's fault was selected
 	scriptOrder [][32]byte
 }
@@ -82,6 +86,7 @@ func New(o Options) (*Server, error) {
 		now: o.Now, log: o.Logger, models: catalogue(), keep: o.Keep,
 		counters: newCounters(), changed: make(chan struct{}), held: map[string][]chan struct{}{},
 		cache: promptCache{until: map[[32]byte]time.Time{}}, scripted: map[[32]byte]int{},
+		adminKey: cmp.Or(o.AdminKey, DefaultAdminKey), bills: map[billKey]billed{},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -143,6 +148,10 @@ func (s *Server) credential(key string) *credential {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/__sim" || strings.HasPrefix(r.URL.Path, "/__sim/") {
 		s.mux.ServeHTTP(w, r)
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, "/v1/organizations/") {
+		s.organization(w, r)
 		return
 	}
 	x := s.exchange(w, r)

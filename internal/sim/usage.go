@@ -50,6 +50,10 @@ FAULT: an object with any of
                              are counted over all credentials by prompt text and step: put a nonce into the prompt
   "path", "model", "credential"   select requests by exact path, model as sent, credential name
 
+USAGE AND COST REPORTS (x-api-key: ` + DefaultAdminKey + `, over all credentials, in UTC):
+  GET  /v1/organizations/usage_report/messages   starting_at, ending_at, bucket_width, limit, page, group_by[]=model|api_key_id
+  GET  /v1/organizations/cost_report             the same without bucket_width; group_by[]=description
+
 INSPECTION (no credential):
   GET  /__sim/requests?since=SEQ&limit=N     what was received
   GET  /__sim/counters                       totals
