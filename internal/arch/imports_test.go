@@ -16,7 +16,7 @@ const module = "carpool"
 func order() []string {
 	return []string{
 		"anthropic", "price", "quota", "policy", "fleet", "config", "wire", "web", "upstream",
-		"ledger", "cluster", "gateway", "node", "control", "sim", "connect",
+		"ledger", "cluster", "gateway", "node", "control", "reconcile", "sim", "connect",
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"carpool/internal/fleet"
 )
@@ -53,6 +54,12 @@ func (c *Client) Entries(ctx context.Context, q UsageQuery) iter.Seq2[fleet.Entr
 			values.Set("after", page.Next)
 		}
 	}
+}
+
+// Billing returns what the Claude API was used for by UTC day and model; upstream "" is all of them.
+func (c *Client) Billing(ctx context.Context, from, to time.Time, upstream string) ([]BillingRow, error) {
+	return list[BillingRow](ctx, c, "/admin/v1/billing", query("since", from.UTC().Format(time.RFC3339Nano),
+		"until", to.UTC().Format(time.RFC3339Nano), "upstream", upstream))
 }
 
 // Sessions returns the sessions of Claude Code that exchanges name, those used last first.

@@ -61,6 +61,13 @@ func (a *api) addUsage() {
 		OperationID: "list-entries", Method: http.MethodGet, Path: "/admin/v1/entries", Summary: "All exchanges, page by page", Tags: []string{"usage"},
 	}, func(ctx context.Context, in *entriesInput) (EntriesPage, error) { return a.c.entries(ctx, in) })
 	operation(a, huma.Operation{
+		OperationID: "get-billing", Method: http.MethodGet, Path: "/admin/v1/billing", Tags: []string{"usage"},
+		Summary: "What the Claude API was used for by UTC day and model, as Anthropic reports it",
+	}, func(ctx context.Context, in *billingInput) (List[BillingRow], error) {
+		rows, err := a.c.billing(ctx, in)
+		return List[BillingRow]{Items: rows}, err
+	})
+	operation(a, huma.Operation{
 		OperationID: "get-report", Method: http.MethodGet, Path: "/admin/v1/report", Summary: "The Claude Code report", Tags: []string{"usage"},
 	}, func(ctx context.Context, in *rangeInput) (Report, error) { return a.c.report(ctx, in) })
 }

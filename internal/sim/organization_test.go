@@ -113,7 +113,7 @@ func TestUsageAndCostReports(t *testing.T) {
 	}
 
 	for path, want := range map[string]int{
-		"usage_report/messages":                                                     http.StatusBadRequest,
+		"usage_report/messages": http.StatusBadRequest,
 		"usage_report/messages?starting_at=2026-11-20T00:00:00Z&limit=32":           http.StatusBadRequest,
 		"cost_report?starting_at=2026-11-20T00:00:00Z&bucket_width=1h":              http.StatusBadRequest,
 		"usage_report/messages?starting_at=2026-11-20T00:00:00Z&page=page_nonsense": http.StatusBadRequest,

@@ -55,6 +55,9 @@ type Filter struct {
 	Model        string // asked, sent or served
 	Session      string
 	Endpoint     string
+	Upstream     string
+	Provider     string // also those from before there were providers
+	Charged      bool   // not those that were declined before any output
 }
 
 func (f Filter) where() (string, []any) {
@@ -72,6 +75,9 @@ func (f Filter) where() (string, []any) {
 	add(f.Model != "", "(e.model_asked = ? OR e.model_sent = ? OR e.model_served = ?)", f.Model, f.Model, f.Model)
 	add(f.Session != "", "e.session_id = ?", f.Session)
 	add(f.Endpoint != "", "e.endpoint = ?", f.Endpoint)
+	add(f.Upstream != "", "e.upstream = ?", f.Upstream)
+	add(f.Provider != "", "e.provider IN (?, '')", f.Provider)
+	add(f.Charged, "NOT e.uncharged")
 	where := " WHERE " + strings.Join(clauses, " AND ")
 	if f.User != "" || f.Session != "" {
 		where += byTime
@@ -191,7 +197,7 @@ const Separator = "\x1f"
 const version = "CASE WHEN e.client IN ('claude-cli', 'claude-code', '') THEN e.client_version ELSE e.client END"
 
 // The dimensions. ByReport is version, model and outcome in one pass,
-// ByTree agent, parent and model. ByQuarter is the quarter hour of the start as
+// ByTree agent, parent and model, ByBill the UTC day as microseconds and model. ByQuarter is the quarter hour of the start as
 // microseconds: every time zone's hours and days are made of whole ones.
 const (
 	ByNothing  Dimension = "''"
@@ -205,6 +211,7 @@ const (
 	ByVersion  Dimension = version
 	ByTree     Dimension = "e.agent_id || '" + Separator + "' || e.parent_agent_id || '" + Separator + "' || " + ByModel
 	ByReport   Dimension = version + " || '" + Separator + "' || " + ByModel + " || '" + Separator + "' || e.outcome"
+	ByBill     Dimension = "CAST(e.started_at - e.started_at % 86400000000 AS TEXT) || '" + Separator + "' || " + ByModel
 	ByQuarter  Dimension = "CAST(e.started_at - e.started_at % 900000000 AS TEXT)"
 )
 

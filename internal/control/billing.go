@@ -1,0 +1,45 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"carpool/internal/control/store"
+	"carpool/internal/policy"
+)
+
+type billingInput struct {
+	Since    string `query:"since" doc:"Start: RFC 3339 time, date in the configured time zone, or an age like 24h or 7d" example:"7d"`
+	Until    string `query:"until" doc:"End, exclusive, in the same forms"`
+	Upstream string `query:"upstream" doc:"Only what this upstream served"`
+}
+
+// billing answers by the days and names of Anthropic's Usage and Cost report: UTC, whatever time zone is configured.
+func (c *Control) billing(ctx context.Context, in *billingInput) ([]BillingRow, error) {
+	f, err := c.filter(&rangeInput{Since: in.Since, Until: in.Until})
+	if err != nil {
+		return nil, err
+	}
+	f.Endpoint, f.Upstream, f.Provider, f.Charged = endpointMessages, in.Upstream, policy.ProviderAnthropic, true
+	c.flush(ctx)
+	sums, err := c.store.Sums(ctx, f, store.ByBill)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]BillingRow, len(sums))
+	for i, s := range sums {
+		day, model, _ := strings.Cut(s.Group, store.Separator)
+		micros, err := strconv.ParseInt(day, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("the database says that %q is a day: %w", day, err)
+		}
+		rows[i] = BillingRow{Day: time.UnixMicro(micros).UTC().Format(time.DateOnly), Model: model, UsageTotals: totalsOf(s)}
+	}
+	slices.SortFunc(rows, func(a, b BillingRow) int { return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model)) })
+	return rows, nil
+}
