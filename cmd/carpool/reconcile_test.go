@@ -72,7 +72,7 @@ func (p *provider) ask(t *testing.T, model, prompt string, stream bool) fleet.En
 		t.Fatal(resp.Status, err)
 	}
 	result := meter.Result()
-	usage, _ := result.Settled()
+	usage, _ := result.Settled(0)
 	cost := p.prices.Cost(at, price.Request{Provider: price.Anthropic, Served: result.Model, Sent: model, Asked: model, Usage: usage})
 	return fleet.Entry{
 		StartedAt: at, Duration: 1000, Outcome: fleet.OutcomeFinished, Status: 200, User: "alice", KeyName: "k", Endpoint: "messages", Upstream: "main",

@@ -42,7 +42,9 @@ func TestReprice(t *testing.T) {
 				e.ModelServed, e.Usage, e.Cost = "claude-sonnet-5", json.RawMessage(`{"input_tokens":412}`), 412*2+264*10+500+250
 				e.InputTokens, e.OutputTokens, e.CacheReadTokens = 512, 274, 0
 			}),
-			used(5, func(e *fleet.Entry) { e.ModelAsked, e.ModelSent, e.ModelServed, e.Cost, e.Unpriced = "x", "x", "unheard-of", 5000+2500+5000, true }),
+			used(5, func(e *fleet.Entry) {
+				e.ModelAsked, e.ModelSent, e.ModelServed, e.Cost, e.Unpriced = "x", "x", "unheard-of", 5000+2500+5000, true
+			}),
 			used(6, func(e *fleet.Entry) { // refused before any output
 				e.Uncharged, e.Cost, e.Usage = true, 0, json.RawMessage(`{"input_tokens":1000}`)
 				e.InputTokens, e.OutputTokens, e.CacheReadTokens = 0, 0, 0
