@@ -91,5 +91,5 @@ func (c capacity) bodies(s config.Server) gateway.BodyLimits {
 	if memory == 0 {
 		memory = c.memory / 4
 	}
-	return gateway.BodyLimits{Size: s.MaxBodyBytes, Timeout: s.ReadBodyTimeout, Memory: max(memory, s.MaxBodyBytes+1)}
+	return gateway.BodyLimits{Size: s.MaxBodyBytes, Timeout: s.ReadBodyTimeout, Memory: max(memory, 1)}
 }

@@ -210,6 +210,9 @@ func (r *reloader) reload(ctx context.Context) {
 // bringInForce checks everything before it changes anything.
 func (r *reloader) bringInForce(ctx context.Context, next *config.Config) error {
 	s := r.server
+	if next.Empty() && !r.current.Empty() { // somebody is about to write it, mostly
+		return fmt.Errorf("%s is empty", next.File())
+	}
 	pair, err := s.certificate.next(next.Server.TLS)
 	if err != nil {
 		return err

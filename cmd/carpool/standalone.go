@@ -323,8 +323,7 @@ func (s *standalone) Close() error {
 	return errors.Join(wrong...)
 }
 
-// applyConfigured applies the configured resources file, or with dryRun says what would keep it from being applied. Keys that
-// it generates are shown on standard error, this once.
+// applyConfigured applies the configured resources file, or with dryRun says what would keep it from being applied.
 func (a *app) applyConfigured(ctx context.Context, c *control.Control, cfg *config.Config, dryRun bool) error {
 	if cfg.Resources == "" {
 		return nil
@@ -333,13 +332,27 @@ func (a *app) applyConfigured(ctx context.Context, c *control.Control, cfg *conf
 	if err != nil {
 		return fmt.Errorf("resources: %w", err)
 	}
-	result, err := c.Apply(ctx, resources, dryRun)
+	plan, err := c.Apply(ctx, resources, true)
 	if err != nil {
 		return fmt.Errorf("resources: %s: %w", cfg.Resources, err)
 	}
-	for _, change := range result.Changes {
-		if change.Key != "" && !dryRun {
-			a.note("key %s (shown this once): %s", change.Name, change.Key)
+	if err := needsText(resources.Keys, plan); err != nil {
+		return fmt.Errorf("resources: %s: %w", cfg.Resources, err)
+	}
+	if dryRun {
+		return nil
+	}
+	if _, err := c.Apply(ctx, resources, false); err != nil {
+		return fmt.Errorf("resources: %s: %w", cfg.Resources, err)
+	}
+	return nil
+}
+
+// needsText refuses keys that would have to be generated: a server has nobody to show them to but its log.
+func needsText(keys []policy.KeySpec, plan control.ApplyResult) error {
+	for _, k := range keys {
+		if k.Key == "" && slices.Contains(plan.Changes, control.ApplyChange{Kind: "key", Name: k.Name, Action: "created"}) {
+			return fmt.Errorf("key %q does not exist yet and has no text: give it one as key, or make it with 'carpool key add %s --user %s', which shows it", k.Name, k.Name, k.User)
 		}
 	}
 	return nil

@@ -35,6 +35,7 @@ type Config struct {
 	DataDir       string        `key:"dataDir" default:"./carpool-data" kind:"path" shown:"./carpool-data, or the folder of storage.path where only that is given" doc:"Folder of everything the server keeps; also --data and CARPOOL_DATA."`
 
 	file     string
+	says     bool
 	warnings []string
 	given    func(path string) bool
 }
@@ -51,7 +52,7 @@ type Node struct {
 type Server struct {
 	Host              string        `key:"host" default:"127.0.0.1" check:"host" doc:"Address to listen on; 0.0.0.0 for every IPv4 interface, [::] for all."`
 	Port              int           `key:"port" default:"8080" min:"0" max:"65535" doc:"Port to listen on; 0 takes any free one."`
-	RequestTimeout    time.Duration `key:"requestTimeout" default:"600s" min:"1ms" doc:"How long the upstream may take until its response headers; a running stream is not limited by it."`
+	RequestTimeout    time.Duration `key:"requestTimeout" default:"600s" min:"1ms" doc:"How long an upstream may take until its response headers, in each attempt; a running stream is not limited by it."`
 	ReadHeaderTimeout time.Duration `key:"readHeaderTimeout" default:"10s" min:"1ms" doc:"How long a client may take to send the header of a request."`
 	ReadBodyTimeout   time.Duration `key:"readBodyTimeout" default:"60s" min:"1ms" doc:"How long a client may take to send the body of a request; one that keeps sending at least 16 KiB a second may take longer."`
 	WriteTimeout      time.Duration `key:"writeTimeout" default:"60s" min:"1ms" doc:"How long a client may take nothing of an answer that is ready to be sent; a stream that is merely silent is not limited by it."`
@@ -188,6 +189,9 @@ type Log struct {
 
 // File is the path of the file that was loaded, empty if there was none.
 func (c *Config) File() string { return c.file }
+
+// Empty says that a file was loaded and has no key.
+func (c *Config) Empty() bool { return c.file != "" && !c.says }
 
 // Given says whether a key, such as metrics.listen, was set by anything but its default.
 func (c *Config) Given(path string) bool { return c.given != nil && c.given(path) }

@@ -101,6 +101,7 @@ func (d *decoder) readFile(data []byte, name string) {
 	d.problems = append(d.problems, problems...)
 	d.section(root, "")
 	d.foldSynonyms()
+	d.config.says = slices.ContainsFunc(d.fields, func(f field) bool { return d.origins[f.path].layer == layerFile })
 }
 
 func (d *decoder) readFlags(opts Options) {

@@ -100,7 +100,7 @@ func TestPrintIsReadBack(t *testing.T) {
 			t.Fatalf("%v\n%s", err, printed)
 		}
 		// A relative path is printed as it is used, relative to the working folder.
-		again.given = nil
+		again.given, again.says = nil, c.says
 		if again.DataDir = c.DataDir; !reflect.DeepEqual(again, c) {
 			t.Errorf("got  %+v\nwant %+v\n%s", again, c, printed)
 		}

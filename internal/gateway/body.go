@@ -55,19 +55,41 @@ func sizeOf(n int64) (size int64, class int) {
 	return quarters << steps, 4*(steps-10) + int(quarters) - 4
 }
 
-// SetBodyLimits brings other limits in force, for requests that begin from now on.
-func (g *Gateway) SetBodyLimits(l BodyLimits) { g.bodies.limits.Store(&l) }
+// SetBodyLimits brings other limits in force, for requests that begin from now on. One body of the largest size always fits.
+func (g *Gateway) SetBodyLimits(l BodyLimits) {
+	if l.Memory > 0 {
+		largest := l.Size + 1
+		if largest <= largestLent {
+			largest, _ = sizeOf(largest)
+		}
+		l.Memory = max(l.Memory, largest)
+	}
+	g.bodies.limits.Store(&l)
+}
 
-// lend returns memory for at least n bytes, or nil when the limit does not allow it.
-func (b *bodies) lend(n, limit int64) *[]byte {
-	class := -1
+// lend returns memory for at least n bytes, or nil when the limit does not allow it. It is to take the place of old, which may be
+// nil and does not count any more when there is memory; its bytes are the new one's first, and it must not be looked at again.
+func (b *bodies) lend(n, limit int64, old *[]byte) *[]byte {
+	class, replaced := -1, int64(0)
 	if n <= largestLent {
 		n, class = sizeOf(n)
 	}
-	if b.held.Add(n) > limit && limit > 0 {
-		b.held.Add(-n)
+	if old != nil {
+		replaced = int64(len(*old))
+	}
+	if b.held.Add(n-replaced) > limit && limit > 0 {
+		b.held.Add(replaced - n)
 		return nil
 	}
+	memory := b.take(n, class)
+	if old != nil {
+		copy(*memory, *old)
+		b.put(old)
+	}
+	return memory
+}
+
+func (b *bodies) take(n int64, class int) *[]byte {
 	if class >= 0 {
 		if m, ok := b.lent[class].Get().(*[]byte); ok {
 			return m
@@ -78,9 +100,12 @@ func (b *bodies) lend(n, limit int64) *[]byte {
 
 // back takes memory that nobody looks at any more.
 func (b *bodies) back(m *[]byte) {
-	n := int64(len(*m))
-	b.held.Add(-n)
-	if n <= largestLent {
+	b.held.Add(-int64(len(*m)))
+	b.put(m)
+}
+
+func (b *bodies) put(m *[]byte) {
+	if n := int64(len(*m)); n <= largestLent {
 		_, class := sizeOf(n)
 		b.lent[class].Put(m)
 	}
@@ -103,15 +128,11 @@ func (b *buffer) grow(want int64) error {
 	if want >= int64(b.size) { // one byte more, so that the end is seen without growing again
 		size = min(size, want+1)
 	}
-	grown := b.bodies.lend(min(size, b.limits.Size+1), b.limits.Memory)
+	grown := b.bodies.lend(min(size, b.limits.Size+1), b.limits.Memory, b.memory)
 	if grown == nil {
 		e := anthropic.ErrOverloaded(overloadWait)
 		e.Message = "Overloaded: this gateway has no memory left for another request; try again in a moment."
 		return e
-	}
-	if b.memory != nil {
-		copy(*grown, (*b.memory)[:b.size])
-		b.bodies.back(b.memory)
 	}
 	b.memory = grown
 	return nil

@@ -133,10 +133,37 @@ func TestPaceOfABody(t *testing.T) {
 	}
 }
 
+// However little memory there is, one body of the largest size is served, and what is larger is said to be too large.
+func TestLargestBodyAlwaysFits(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int64{1000, 20_000, 9 << 20, 32 << 20, 40 << 20} {
+		g := bodyGateway(BodyLimits{Size: size, Timeout: time.Minute, Memory: 1})
+		for _, announced := range []bool{true, false} {
+			for n, status := range map[int64]int{size: 0, size + 1: 413} {
+				var deadlines []time.Time
+				length := n
+				if !announced {
+					length = -1
+				}
+				body, err := g.readBody(arriving(bytes.NewReader(make([]byte, n)), length, &deadlines))
+				if shown, _ := errors.AsType[*anthropic.Error](err); status != 0 && (shown == nil || shown.Status != status) || status == 0 && err != nil {
+					t.Errorf("%d bytes of at most %d, announced %v: %v", n, size, announced, err)
+				}
+				if body != nil {
+					body.Release()
+				}
+			}
+		}
+		if held := g.bodies.held.Load(); held != 0 {
+			t.Errorf("%d bytes stay held", held)
+		}
+	}
+}
+
 func TestBodyMemoryIsCounted(t *testing.T) {
 	t.Parallel()
 	const size = 100 << 10
-	g := bodyGateway(BodyLimits{Size: 1 << 20, Timeout: time.Minute, Memory: 3*size*5/4 + firstRead})
+	g := bodyGateway(BodyLimits{Size: size, Timeout: time.Minute, Memory: 3*size*5/4 + firstRead})
 	read := func() error {
 		var deadlines []time.Time
 		r := arriving(bytes.NewReader(make([]byte, size)), size, &deadlines)

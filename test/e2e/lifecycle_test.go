@@ -156,6 +156,17 @@ func TestReload(t *testing.T) {
 	if strings.Contains(g.proc.stderr.String(), `"setting":"server.drainTimeout"`) {
 		t.Error("a setting that changes live is said to need a restart")
 	}
+	write(t, config, "# about to be written\n")
+	g.reaches(reloadFailure, 4)
+	write(t, config, fixed)
+	write(t, resources, resourcesFor(sim.url, -1)+"  - {name: textless, user: alice}\n")
+	g.reaches(reloadFailure, 5)
+	g.logged("that a key has no text", func(_ string, line map[string]any) bool { return strings.Contains(fmt.Sprint(line["error"]), `key "textless"`) })
+	if strings.Contains(g.proc.stderr.String(), "cpk_") {
+		t.Error("the log shows a key")
+	}
+	write(t, resources, resourcesFor(sim.url, -1))
+	g.reaches(reloadSuccess, 3)
 	before := g.metric(reloadSuccess)
 	g.proc.signal(syscall.SIGHUP) // without any change
 	g.reaches(reloadSuccess, before+1)
