@@ -2,7 +2,11 @@
 
 package main
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // openFiles is how many files the process may have open. The Go runtime has raised the soft limit to the hard one by now.
 func openFiles() int {
@@ -11,4 +15,13 @@ func openFiles() int {
 		return fallbackFiles
 	}
 	return int(limit.Cur)
+}
+
+// terminalWidth is how many characters fit into a line of the terminal that a file is; 0 when it is none.
+func terminalWidth(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ) //nolint:gosec // a descriptor is small
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }

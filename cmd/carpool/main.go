@@ -21,6 +21,7 @@ func start() int {
 	context.AfterFunc(ctx, stop)
 	return run(ctx, os.Args[1:], &app{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Environ(), now: time.Now,
+		width:       terminalWidth(os.Stdout),
 		interactive: isatty.IsTerminal(os.Stdin.Fd()) && isatty.IsTerminal(os.Stderr.Fd()),
 	})
 }

@@ -67,6 +67,14 @@ func (a *app) print(text string) error {
 	return nil
 }
 
+// narrow makes a table fit the terminal and says so when that costs columns.
+func (a *app) narrow(t *table, columns ...string) *table {
+	if t.fit(a.width, columns...) {
+		a.note("Some columns are left out to fit; a wider terminal or --output json has them.")
+	}
+	return t
+}
+
 // note writes a remark for people to standard error.
 func (a *app) note(format string, args ...any) {
 	fmt.Fprintf(a.stderr, format+"\n", args...)
@@ -101,9 +109,37 @@ func newTable(headers ...string) *table {
 // row adds a row; empty cells are shown as "-".
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// String renders the table with its headers.
-func (t *table) String() string {
-	lines := [][]string{t.headers}
+// fit leaves columns out, the named ones in their order, until rows fit into a width; width 0 has room for all. It reports
+// whether any was left out.
+func (t *table) fit(width int, columns ...string) (left bool) {
+	for _, name := range columns {
+		_, widths := t.layout()
+		total := 2 * (len(widths) - 1)
+		for _, w := range widths {
+			total += w
+		}
+		at := slices.Index(t.headers, name)
+		if width == 0 || total <= width {
+			break
+		}
+		if at < 0 {
+			continue
+		}
+		left = true
+		t.headers, t.right = slices.Delete(t.headers, at, at+1), slices.Delete(t.right, at, at+1)
+		for i := range t.rows {
+			t.rows[i] = slices.Delete(t.rows[i], at, at+1)
+		}
+		if t.total != nil {
+			t.total = slices.Delete(t.total, at, at+1)
+		}
+	}
+	return left
+}
+
+// layout returns the lines as they are shown, and how wide their columns are.
+func (t *table) layout() (lines [][]string, widths []int) {
+	lines = [][]string{t.headers}
 	for _, row := range t.rows {
 		line := make([]string, len(row))
 		for i, cell := range row {
@@ -114,12 +150,18 @@ func (t *table) String() string {
 	if t.total != nil {
 		lines = append(lines, t.total)
 	}
-	widths := make([]int, len(t.headers))
+	widths = make([]int, len(t.headers))
 	for _, row := range lines {
 		for i, cell := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
+	return lines, widths
+}
+
+// String renders the table with its headers.
+func (t *table) String() string {
+	lines, widths := t.layout()
 	var out strings.Builder
 	for _, row := range lines {
 		var line strings.Builder

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -19,6 +20,29 @@ func TestTable(t *testing.T) {
 		"total   1,207\n"
 	if got := table.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestTableFits(t *testing.T) {
+	build := func() *table {
+		t := newTable("NAME", ">FIRST", ">SECOND", ">COST")
+		t.row("alice", "1,000", "2", "$1.00")
+		t.total = []string{"total", "1,000", "", "$1.00"}
+		return t
+	}
+	for width, want := range map[int]string{
+		0:  "NAME   FIRST  SECOND   COST",
+		27: "NAME   FIRST  SECOND   COST",
+		26: "NAME   FIRST   COST",
+		19: "NAME   FIRST   COST",
+		18: "NAME    COST",
+		5:  "NAME    COST", // not less than what matters
+	} {
+		table := build()
+		left := table.fit(width, "SECOND", "ABSENT", "FIRST")
+		if got, _, _ := strings.Cut(table.String(), "\n"); got != want || left != (width > 0 && width < 27) {
+			t.Errorf("%d: %q, want %q", width, got, want)
+		}
 	}
 }
 

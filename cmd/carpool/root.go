@@ -38,6 +38,7 @@ type app struct {
 	stdout, stderr io.Writer
 	env            []string // as os.Environ gives it
 	now            func() time.Time
+	width          int  // of the terminal that standard output is; 0: it is none
 	interactive    bool // a person sits at standard input and standard error and can be asked
 
 	configFile string // --config

@@ -69,7 +69,7 @@ func (a *app) sessionsText(sessions []control.Session) string {
 		t.row(relative(a.now(), s.LastAt), user, s.ID, lasted(s.DurationMs), number(s.Agents), number(s.Requests), sumCost(s.UsageTotals))
 		unpriced, estimated = unpriced+s.Unpriced, estimated+s.Estimated
 	}
-	return t.orNone("No sessions.") + costNotes(unpriced, estimated)
+	return a.narrow(t, "AGENTS", "TIME", "USER").orNone("No sessions.") + costNotes(unpriced, estimated)
 }
 
 // lasted writes how long something was going on, which may be days.
@@ -149,6 +149,7 @@ func (a *app) sessionText(s control.SessionDetail) string {
 		byModel.row(name, number(m.Requests), compact(m.InputTokens), compact(m.OutputTokens), compact(m.CacheReadTokens),
 			compact(m.CacheWriteTokens), sumCost(*m))
 	}
+	a.narrow(agents, "TIME", "WRITE", "REQUESTS")
 	return f.String() + "\n" + agents.String() + "\n" + byModel.String() + costNotes(s.Unpriced, s.Estimated)
 }
 

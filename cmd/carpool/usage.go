@@ -150,7 +150,7 @@ func (a *app) usageText(u control.Usage) string {
 		return "No requests.\n"
 	}
 	if grouped(u) {
-		return groupTable(u).String() + costNotes(u.Totals.Unpriced, u.Totals.Estimated)
+		return a.narrow(groupTable(u), "AVG TIME", "QUOTA", "ERRORS", "CACHE WRITE", "CACHE READ", "INPUT").String() + costNotes(u.Totals.Unpriced, u.Totals.Estimated)
 	}
 	t := newTable("TIME", "USER", "KEY", "MODEL", "RESULT", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">DURATION", ">COST")
 	for _, row := range u.Rows {
@@ -163,6 +163,7 @@ func (a *app) usageText(u control.Usage) string {
 		"total", "", "", "", countOf(int(u.Totals.Requests), "request"), number(u.Totals.InputTokens), number(u.Totals.OutputTokens),
 		number(u.Totals.CacheReadTokens), number(u.Totals.CacheWriteTokens), "", sumCost(u.Totals),
 	}
+	a.narrow(t, "KEY", "DURATION", "CACHE WRITE", "CACHE READ", "INPUT", "RESULT", "USER")
 	return t.String() + costNotes(u.Totals.Unpriced, u.Totals.Estimated)
 }
 
