@@ -685,7 +685,7 @@ func TestAccount(t *testing.T) {
 			t.Errorf("%s %v", name, totals)
 		}
 	}
-	if len(usage.Recent) != 1 || usage.Recent[0]["model"] != "claude-opus-5-5" {
+	if len(usage.Recent) != 1 || usage.Recent[0]["model"] != "claude-opus-5-5" || usage.Recent[0]["cost_micro_usd"] != 164.0 { // 12 × 4 + 5 × 20 + 7 × 0.2 + 3 × 5
 		t.Errorf("recent %v", usage.Recent)
 	}
 	if got := r.do(r.request("GET", "/v1/usage", "", "X-Api-Key: "+bobKey)); strings.Contains(got.body, `"requests":1`) {

@@ -6,7 +6,52 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+// What a real server has in its books is what the provider reports, to the token and the micro-dollar: streams and plain
+// answers, several models, cache reads and writes of both lifetimes, web searches, and errors, which cost nothing.
+func TestBooksAreTheProvidersReport(t *testing.T) {
+	sim := startSim(t)
+	g := startServe(t, sim.url, -1)
+	asked := 0
+	for _, model := range []string{"claude-sonnet-4-5", "claude-haiku-4-5-20251001", "claude-opus-5-5"} {
+		for i, text := range []string{
+			"a prompt", script("scripted"), script(map[string]any{"text": "found", "usage": map[string]any{
+				"input_tokens": 1234, "output_tokens": 567, "cache_read_input_tokens": 89_012, "cache_creation_input_tokens": 700,
+				"cache_creation":  map[string]any{"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 400},
+				"server_tool_use": map[string]any{"web_search_requests": 3},
+			}}),
+			script(map[string]any{"text": "no", "status": 400}),
+		} {
+			body := prompt(text)
+			body["model"], body["stream"] = model, i%2 == 0
+			g.messages(body)
+			asked++
+		}
+	}
+	g.settled(asked)
+	key := filepath.Join(t.TempDir(), "admin.key")
+	write(t, key, "sk-ant-admin01-sim\n")
+	now := time.Now().UTC()
+	args := []string{
+		"reconcile", "--from", "API", "--api-url", sim.url, "--admin-key-file", key, "--tolerance", "0",
+		"--since", now.AddDate(0, 0, -1).Format(time.DateOnly), "--until", now.AddDate(0, 0, 2).Format(time.DateOnly),
+	}
+	if r := g.run(args...); r.code != 0 || strings.Count(r.stdout, " cost ") < 4 || !strings.Contains(r.stdout, "Everything is within the tolerance.") {
+		t.Errorf("exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+
+	// What reached the provider past this server shows.
+	body := prompt("past the gateway")
+	header := http.Header{"X-Api-Key": {simKey}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}}
+	if r := call(t, http.MethodPost, sim.url+"/v1/messages", header, []byte(mustJSON(body))); r.status != http.StatusOK {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	if r := g.run(args...); r.code != 1 || !strings.Contains(r.stderr, "drift: 1 of ") {
+		t.Errorf("exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
 
 // The examples of docs/reports.md do what it says, and the agents of a session are those that Claude Code names in its
 // headers (contract/client.md §2.1).
