@@ -126,6 +126,12 @@ func TestReconcile(t *testing.T) {
 		t.Fatalf("%d\n%s%s", status, out, problems)
 	}
 
+	// More days than a page has.
+	long := append([]string{"--since", "70d"}, api[1:]...)
+	if status, again, problems := carpool(t, data, append([]string{"reconcile"}, long...)...); status != 0 || strings.Count(again, " cost ") != 7 {
+		t.Errorf("%d\n%s%s", status, again, problems)
+	}
+
 	// The same from a file, as one would save the answers.
 	var saved bytes.Buffer
 	for _, path := range []string{"usage_report/messages?group_by[]=model", "cost_report?group_by[]=description"} {

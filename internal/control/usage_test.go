@@ -187,6 +187,29 @@ func BenchmarkUsage(b *testing.B) {
 			}
 		}
 	})
+	b.Run("sessions", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := p.socket.Sessions(b.Context(), control.SessionQuery{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("session", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := p.socket.Session(b.Context(), "s-77"); err != nil { // others begin so
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("entries", func(b *testing.B) {
+		for b.Loop() {
+			for _, err := range p.socket.Entries(b.Context(), control.UsageQuery{}) {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
 	b.Run("change", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			if _, err := p.socket.CreateUser(b.Context(), policy.UserSpec{Name: fmt.Sprintf("u%d", i)}); err != nil {
