@@ -450,3 +450,16 @@ func TestSecretForms(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentedPrices: the example of the page about prices is a configuration.
+func TestDocumentedPrices(t *testing.T) {
+	page, err := os.ReadFile("../../docs/prices.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ := strings.Cut(rest, "```")
+	if prices := mustText(t, example).Prices; len(prices.Models) == 0 || len(prices.Discounts) == 0 || prices.Unknown == nil || prices.WebSearches == "" {
+		t.Errorf("%+v", prices)
+	}
+}

@@ -17,6 +17,8 @@ relative to its folder. Secrets can stand in a file of their own (…File) or in
 
 ` + "`carpool config check FILE`" + ` says what is understood, ` + "`carpool config print`" + ` what is in force, ` + "`carpool config schema`" + ` gives a JSON schema for editors.
 The check reads the file of ` + "`resources`" + `, too, where it exists, and says which names lead out of it.
+[Prices](prices.md) has a page of its own, with an example of the rows of ` + "`prices`" + `; a variable takes them in the same form, as in
+` + "`CARPOOL_PRICES_DISCOUNTS='[{upstream: main, multiplier: 0.85}]'`" + `.
 This file is for starting a server. Users, keys, upstreams and routes live in the server's store: see ` + "`carpool apply --help`" + `.
 
 ` + strings.TrimSpace(DocsTable()) + "\n"

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"carpool/internal/anthropic"
 	"carpool/internal/fleet"
 	"carpool/internal/policy"
@@ -115,4 +117,65 @@ func TestCharge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhatIsStoredPricesTheSame: whatever an upstream reports and wherever its answer ends, the cost follows from the entry alone.
+func TestWhatIsStoredPricesTheSame(t *testing.T) {
+	prices, err := price.New(price.Overlay{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	models := rapid.SampledFrom([]string{"claude-opus-5", "claude-sonnet-5", "claude-haiku-5-5", "unheard-of", ""})
+	number := rapid.OneOf(rapid.Int64Range(0, 500), rapid.Int64Range(0, 300_000))
+	rapid.Check(t, func(t *rapid.T) {
+		counts := func(o map[string]any, names ...string) {
+			for _, name := range names {
+				if rapid.Bool().Draw(t, name) {
+					o[name] = number.Draw(t, name)
+				}
+			}
+		}
+		usage := func(first bool) string {
+			o := map[string]any{}
+			counts(o, "input_tokens", "output_tokens", "cache_read_input_tokens")
+			if first {
+				split := map[string]any{}
+				counts(split, "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+				o["cache_creation"] = split
+				o["speed"] = rapid.SampledFrom([]string{"standard", "fast"}).Draw(t, "speed")
+				o["service_tier"] = rapid.SampledFrom([]string{"standard", "batch", "priority"}).Draw(t, "tier")
+				o["inference_geo"] = rapid.SampledFrom([]string{"us", "global", "moon"}).Draw(t, "geo")
+				o["server_tool_use"] = map[string]any{"web_search_requests": rapid.Int64Range(0, 3).Draw(t, "searches")}
+			} else if rapid.Bool().Draw(t, "runs") {
+				var runs []any
+				for range rapid.IntRange(0, 4).Draw(t, "how many") {
+					run := map[string]any{"type": rapid.SampledFrom([]string{"message", "fallback_message", "advisor_message", "compaction"}).Draw(t, "type")}
+					if id := models.Draw(t, "model"); id != "" {
+						run["model"] = id
+					}
+					counts(run, "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+					runs = append(runs, run)
+				}
+				o["iterations"] = runs
+			}
+			data, err := json.Marshal(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(data)
+		}
+		events := []string{start(usage(true)), text(rapid.IntRange(0, 3000).Draw(t, "characters"))}
+		for range rapid.IntRange(0, 3).Draw(t, "reports") {
+			events = append(events, delta("null", usage(false)))
+		}
+		events = append(events, delta(rapid.SampledFrom([]string{`"end_turn"`, `"refusal"`}).Draw(t, "stop"), usage(false)))
+		e, u := settle(fleet.Entry{
+			StartedAt: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), ModelAsked: "prod", ModelSent: models.Draw(t, "sent"),
+		}, metered(events[:rapid.IntRange(0, len(events)).Draw(t, "cut")]...))
+		e.Charge(prices, u)
+		r, whole := e.PriceRequest()
+		if got := prices.Cost(e.StartedAt, r); !whole || got.Total != e.Cost || e.Cost > 0 && (got.Unpriced != e.Unpriced || got.Rule != e.PriceRule) {
+			t.Fatalf("booked %d by %q, by what is stored %d by %q (whole %v)\n%s", e.Cost, e.PriceRule, got.Total, got.Rule, whole, e.Usage)
+		}
+	})
 }
