@@ -5,5 +5,5 @@
 // Protocol history:
 //
 //	1 (2026-11-23) snapshots, usage batches and what is gone of them, commands, heartbeats
-//	2 (2026-11-25) entries say what they cost and by which prices
+//	2 (2026-11-25) entries say what they cost and by which prices; the state of budgets
 package fleet

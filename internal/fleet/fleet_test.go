@@ -42,6 +42,8 @@ func TestProtocol2(t *testing.T) {
 		{fleet.Command{}, "args? id kind"},
 		{fleet.CommandResult{}, "error? id result?"},
 		{fleet.QuotaArgs{}, "users? windows?"},
+		{fleet.BudgetArgs{}, "budgets?"},
+		{fleet.BudgetUsage{}, "reserved resetsAt subject used"},
 		{fleet.UserQuota{}, "daily monthly"},
 		{fleet.WindowUsage{}, "limit remaining reserved resetsAt used"},
 		{fleet.ToolCount{}, "count name"},
@@ -56,8 +58,8 @@ func TestProtocol2(t *testing.T) {
 		}
 	}
 	outcomes := []fleet.Outcome{fleet.OutcomeFinished, fleet.OutcomeUpstreamError, fleet.OutcomeFailed, fleet.OutcomeCut, fleet.OutcomeCanceled, fleet.OutcomeCrashed}
-	commands := []fleet.CommandKind{fleet.CommandFlush, fleet.CommandQuotaUsage, fleet.CommandQuotaReset, fleet.CommandKeyActivity, fleet.CommandUpstreamHealth}
-	if got, want := fmt.Sprint(outcomes, commands), "[finished upstream_error failed cut canceled crashed] [flush quota.usage quota.reset key.activity upstream.health]"; got != want {
+	commands := []fleet.CommandKind{fleet.CommandFlush, fleet.CommandQuotaUsage, fleet.CommandQuotaReset, fleet.CommandKeyActivity, fleet.CommandBudgetUsage, fleet.CommandUpstreamHealth}
+	if got, want := fmt.Sprint(outcomes, commands), "[finished upstream_error failed cut canceled crashed] [flush quota.usage quota.reset key.activity budget.usage upstream.health]"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 }

@@ -64,6 +64,8 @@ const (
 	CommandQuotaReset CommandKind = "quota.reset"
 	// CommandKeyActivity reports when keys were last used: no arguments, map from key id to time.
 	CommandKeyActivity CommandKind = "key.activity"
+	// CommandBudgetUsage reports what was used of budgets in their current windows: BudgetArgs, BudgetsUsage.
+	CommandBudgetUsage CommandKind = "budget.usage"
 	// CommandUpstreamHealth reports which upstreams are left alone: no arguments, UpstreamHealth.
 	CommandUpstreamHealth CommandKind = "upstream.health"
 )
@@ -86,6 +88,22 @@ type CommandResult struct {
 type QuotaArgs struct {
 	Users   []string `json:"users,omitempty"`
 	Windows []string `json:"windows,omitempty"` // daily, monthly
+}
+
+// BudgetArgs names budgets, all when empty.
+type BudgetArgs struct {
+	Budgets []string `json:"budgets,omitempty"`
+}
+
+// BudgetsUsage maps a budget to the state of its parts.
+type BudgetsUsage map[string][]BudgetUsage
+
+// BudgetUsage is one part of a budget: all of it, or what a member of a team has used, in micro-dollars or tokens.
+type BudgetUsage struct {
+	Subject  string    `json:"subject"`
+	Used     int64     `json:"used"`     // settled
+	Reserved int64     `json:"reserved"` // held by requests in flight
+	ResetsAt time.Time `json:"resetsAt"`
 }
 
 // QuotaUsage maps a user to the state of its windows.

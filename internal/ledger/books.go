@@ -17,6 +17,7 @@ const grace = 26 * time.Hour
 // longer than a moment.
 type books struct {
 	accounts map[accountKey]*account
+	pots     map[potKey]*pot // of budgets
 	current  periods
 	swept    time.Time
 }
@@ -39,7 +40,9 @@ type periods struct {
 	daily, monthly quota.Period
 }
 
-func newBooks() books { return books{accounts: make(map[accountKey]*account)} }
+func newBooks() books {
+	return books{accounts: make(map[accountKey]*account), pots: make(map[potKey]*pot)}
+}
 
 // at returns the windows that now lies in, and now and then drops the accounts of windows that are long over.
 func (b *books) at(now time.Time, loc *time.Location) periods {
@@ -57,6 +60,11 @@ func (b *books) at(now time.Time, loc *time.Location) periods {
 	for key, a := range b.accounts {
 		if a.Reserved == 0 && now.Sub(a.ends) > grace {
 			delete(b.accounts, key)
+		}
+	}
+	for key, p := range b.pots {
+		if !p.Forget(now.Add(-grace)) {
+			delete(b.pots, key)
 		}
 	}
 	return b.current
@@ -110,5 +118,5 @@ func (l *Ledger) load(ctx context.Context) error {
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("cannot read the counters: %w", err)
 	}
-	return nil
+	return l.loadBudgets(ctx)
 }

@@ -25,14 +25,18 @@ type Opening struct {
 	// the exchange with this input, no output and the mark Estimated.
 	InputEstimate int64
 	Formula       policy.Formula // makes quota tokens of the usage at settlement
+
+	Claims []Claim // on budgets; they are reserved together with the quota
 }
 
-// Denied says which quota refused a request. Where both did, a refusal that lasts wins over a temporary one, then the
-// window that resets last.
+// Denied says which quota or budget refused a request. Where several did, a refusal that lasts wins over a temporary one,
+// then the window that resets last.
 type Denied struct {
-	Window                       quota.Window
-	Limit, Used, Reserved, Asked int64
-	ResetsAt                     time.Time // UTC
+	Window                       quota.Window   // of a quota
+	Budget                       *policy.Budget // nil: it is a quota
+	Subject                      string         // whose part of the budget, as a policy.Scope is written
+	Limit, Used, Reserved, Asked int64          // tokens, or in the budget's unit
+	ResetsAt                     time.Time      // UTC
 	// Temporary means that the request fits into what is settled: only requests in flight hold the rest, of which they
 	// usually need a part, so that another try in seconds may succeed.
 	Temporary bool
@@ -40,8 +44,21 @@ type Denied struct {
 
 // Error implements error.
 func (d *Denied) Error() string {
+	if b := d.Budget; b != nil {
+		amount := func(n int64) string { return policy.FormatAmount(n, b.Unit) }
+		return fmt.Sprintf("budget %s of %s exceeded: %s asked, %s used and %s reserved of %s, resets at %s",
+			b.Name, d.Subject, amount(d.Asked), amount(d.Used), amount(d.Reserved), amount(d.Limit), d.ResetsAt.Format(time.RFC3339))
+	}
 	return fmt.Sprintf("%s quota exceeded: %d tokens asked, %d used and %d reserved of %d, resets at %s",
 		d.Window, d.Asked, d.Used, d.Reserved, d.Limit, d.ResetsAt.Format(time.RFC3339))
+}
+
+// or returns which of two refusals, each of which may be nil, says more.
+func (d *Denied) or(other *Denied) *Denied {
+	if d == nil || other != nil && (d.Temporary && !other.Temporary || d.Temporary == other.Temporary && other.ResetsAt.After(d.ResetsAt)) {
+		return other
+	}
+	return d
 }
 
 // reservation is what an exchange holds.
@@ -49,6 +66,7 @@ type reservation struct {
 	tokens         int64
 	daily, monthly quota.Period
 	accounts       [2]*account // daily, monthly; nil for an exchange that crashed
+	charges        []charge    // to budgets
 }
 
 // Exchange is an admitted request that waits for its settlement. It holds what both its records need.
@@ -56,6 +74,7 @@ type Exchange struct {
 	ledger     *Ledger
 	entry      Entry // as it was opened
 	formula    policy.Formula
+	fullest    BudgetUse
 	opening    opening
 	settlement settlement
 	ticket     ticket // of one after the other
@@ -64,7 +83,8 @@ type Exchange struct {
 	err  error
 }
 
-// Reserve admits a request: it takes Tokens from both windows or from none, and returns once that is committed. The
+// Reserve admits a request: it takes Tokens from both windows and its Claims from all budgets, or nothing from any, and
+// returns once that is committed. The
 // error is *Denied, ErrUnavailable, or that of ctx, and then nothing is held. When ctx ends while the commit is already
 // under way, the exchange is admitted all the same. Every exchange returned must be settled.
 func (l *Ledger) Reserve(ctx context.Context, o Opening) (*Exchange, error) {
@@ -107,7 +127,7 @@ func (l *Ledger) note(ctx context.Context, x *Exchange, o *Opening) error {
 	var err error
 	if frame.b, err = openingFrame(frame.b[:0], &leftover{
 		id: e.ID, user: e.User, daily: r.daily, monthly: r.monthly,
-		reserved: r.tokens, estimate: estimate, charge: charge(o.Formula, &crashed),
+		reserved: r.tokens, estimate: estimate, charge: quotaTokens(o.Formula, &crashed), charges: r.charges,
 	}, e); err != nil {
 		return err
 	}
@@ -125,22 +145,32 @@ func (l *Ledger) hold(x *Exchange, o *Opening, now time.Time) error {
 	day := l.books.account(user, quota.Daily, p.daily)
 	month := l.books.account(user, quota.Monthly, p.monthly)
 	day.Limit, month.Limit = o.Daily, o.Monthly
-	x.settlement.reservation = reservation{asked, p.daily, p.monthly, [2]*account{day, month}}
-	refused := quota.Reserve(asked, &day.Account, &month.Account)
-	if refused == nil {
-		return nil
+	x.settlement.reservation = reservation{tokens: asked, daily: p.daily, monthly: p.monthly, accounts: [2]*account{day, month}}
+	denied := l.refusal(x.settlement.accounts, asked)
+	for i := range o.Claims {
+		denied = denied.or(l.books.pot(o.Claims[i].Account).consider(&o.Claims[i], now))
 	}
-	l.gauges.denied()
-	var denied *Denied
-	for _, i := range refused {
-		w, a := quota.Windows()[i], x.settlement.accounts[i]
-		d := &Denied{
-			Window: w, Limit: a.Limit, Used: a.Used, Reserved: a.Reserved, Asked: asked,
+	if denied != nil {
+		l.gauges.denied(denied)
+		return denied
+	}
+	quota.Reserve(asked, &day.Account, &month.Account)
+	if len(o.Claims) > 0 {
+		l.holdBudgets(x, o.Claims, now)
+	}
+	return nil
+}
+
+// refusal returns why tokens do not fit into the windows of a quota, or nil.
+func (l *Ledger) refusal(windows [2]*account, asked int64) (denied *Denied) {
+	for i, a := range windows {
+		if a.Fits(asked) {
+			continue
+		}
+		denied = denied.or(&Denied{
+			Window: quota.Windows()[i], Limit: a.Limit, Used: a.Used, Reserved: a.Reserved, Asked: asked,
 			ResetsAt: a.ends.UTC(), Temporary: a.FitsSettled(asked),
-		}
-		if denied == nil || denied.Temporary && !d.Temporary || denied.Temporary == d.Temporary && d.ResetsAt.After(denied.ResetsAt) {
-			denied = d
-		}
+		})
 	}
 	return denied
 }
@@ -150,6 +180,11 @@ func (r *reservation) release() {
 	for _, a := range r.accounts {
 		if a != nil {
 			a.Release(r.tokens)
+		}
+	}
+	for i := range r.charges {
+		if h := r.charges[i].held; h != nil {
+			h.slot.Release(h.amount)
 		}
 	}
 }
@@ -180,8 +215,11 @@ func (x *Exchange) settle(final *Entry) error {
 	if len(final.Usage) > 0 && !json.Valid(final.Usage) {
 		final.Usage = nil // would make the whole entry unreadable
 	}
-	final.QuotaTokens = charge(x.formula, final)
+	final.QuotaTokens = quotaTokens(x.formula, final)
 	s := &x.settlement
+	for i := range s.charges {
+		s.charges[i].amount = Spent(s.charges[i].unit(), final)
+	}
 	s.entry, s.frame = final, x.ledger.writer.frames.get()
 	frame, body, err := settlementFrame(s.frame.b[:0], &s.reservation, s.entry)
 	if err != nil {
@@ -192,8 +230,8 @@ func (x *Exchange) settle(final *Entry) error {
 	return x.ledger.writer.write(context.Background(), &x.ticket)
 }
 
-// charge returns what an exchange costs its quota. Counting tokens is free.
-func charge(f policy.Formula, e *Entry) int64 {
+// quotaTokens returns what an exchange costs its quota. Counting tokens is free.
+func quotaTokens(f policy.Formula, e *Entry) int64 {
 	if e.Endpoint == EndpointCountTokens {
 		return 0
 	}

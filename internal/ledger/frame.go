@@ -21,6 +21,10 @@ const (
 	kindOpening    = 2
 	kindSettlement = 3 // sequence number (eight bytes, so that it can be filled in last), windows, entry as JSON
 
+	// The same of an exchange with budgets: its charges stand as text before the entry.
+	kindBudgetOpening    = 4
+	kindBudgetSettlement = 5
+
 	seqAt = frameHead + 1 // of a settlement's frame
 )
 
@@ -146,6 +150,23 @@ func (f *fields) period() quota.Period {
 	return quota.Period{Label: label, End: time.Unix(f.number(), 0)}
 }
 
+func frameCharges(b []byte, charges []charge) []byte {
+	if len(charges) == 0 {
+		return b
+	}
+	var scratch [256]byte
+	text := appendCharges(scratch[:0], charges)
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+func (f *fields) charges() []charge {
+	charges, err := readCharges(f.text())
+	if err != nil {
+		f.fail()
+	}
+	return charges
+}
+
 func (f *fields) fail() { f.rest, f.bad = nil, true }
 
 // leftover is an opening as it is found after a crash, in the journal or in the table openings.
@@ -153,6 +174,7 @@ type leftover struct {
 	id, user                   string
 	daily, monthly             quota.Period
 	reserved, estimate, charge int64
+	charges                    []charge
 	body                       []byte // the entry as JSON
 }
 
@@ -160,6 +182,9 @@ type leftover struct {
 func openingFrame(b []byte, o *leftover, e *Entry) ([]byte, error) {
 	b = append(b, make([]byte, frameHead)...)
 	b = append(b, kindOpening)
+	if len(o.charges) > 0 {
+		b[frameHead] = kindBudgetOpening
+	}
 	b = appendText(b, o.id)
 	b = appendText(b, o.user)
 	b = appendPeriod(b, o.daily)
@@ -167,6 +192,7 @@ func openingFrame(b []byte, o *leftover, e *Entry) ([]byte, error) {
 	b = binary.AppendVarint(b, o.reserved)
 	b = binary.AppendVarint(b, o.estimate)
 	b = binary.AppendVarint(b, o.charge)
+	b = frameCharges(b, o.charges)
 	b, err := appendEntry(b, e)
 	if err != nil {
 		return nil, err
@@ -181,6 +207,9 @@ func readOpening(body []byte) (*leftover, error) {
 		id: f.text(), user: f.text(), daily: f.period(), monthly: f.period(),
 		reserved: f.number(), estimate: f.number(), charge: f.number(),
 	}
+	if body[0] == kindBudgetOpening {
+		o.charges = f.charges()
+	}
 	if o.body = f.rest; f.bad || o.id == "" {
 		return nil, errRecord
 	}
@@ -194,6 +223,10 @@ func settlementFrame(b []byte, r *reservation, e *Entry) (frame []byte, body int
 	b[frameHead] = kindSettlement
 	b = appendPeriod(b, r.daily)
 	b = appendPeriod(b, r.monthly)
+	if len(r.charges) > 0 {
+		b[frameHead] = kindBudgetSettlement
+		b = frameCharges(b, r.charges)
+	}
 	body = len(b)
 	b, err = appendEntry(b, e)
 	return b, body, err
@@ -211,6 +244,9 @@ func readSettlement(body []byte, node string) (*settlement, error) {
 	f := fields{rest: body[1:]}
 	s := &settlement{seq: f.fixed()}
 	s.daily, s.monthly = f.period(), f.period()
+	if body[0] == kindBudgetSettlement {
+		s.charges = f.charges()
+	}
 	if f.bad || s.seq == 0 {
 		return nil, errRecord
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"log/slog"
 	"os"
@@ -361,7 +362,7 @@ func TestOpenRefusesJournals(t *testing.T) {
 	}
 	refused("a newer version", func(t *testing.T, path string) {
 		rewrite(t, path, newerSegment())
-	}, "version 2", "newer Carpool")
+	}, fmt.Sprint("version ", segmentVersion+1), "newer Carpool")
 	refused("of another ledger", func(t *testing.T, path string) {
 		rewrite(t, path, segmentHead("somebody else's", 0))
 	}, "another ledger", "move the journal away")
@@ -379,7 +380,7 @@ func TestOpenRefusesJournals(t *testing.T) {
 
 func newerSegment() []byte {
 	b := segmentHead("x", 0)
-	b[4] = 2
+	b[4] = segmentVersion + 1
 	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[:8], crc32.MakeTable(crc32.Castagnoli)))
 	return b
 }

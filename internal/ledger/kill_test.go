@@ -39,19 +39,24 @@ func hurriedVictim(path string) {
 	}
 	o := ledger.Options{Node: "n1", Now: noon().Now}
 	o.Hurry()
+	claims := []ledger.Claim{
+		claim(policy.BudgetSpec{Scope: "user/alice", Amount: "1000000 USD", Window: "day"}, 10),
+		claim(policy.BudgetSpec{Scope: "organization", Amount: "99999999999 tokens", Window: "hour", Rolling: true}, 10),
+	}
 	l, err := ledger.Open(ctx, path, o)
 	die(err)
 	for range 6 {
 		go func() {
 			for i := 0; ; i++ {
 				o := ask(rand(), 100, policy.Unlimited, policy.Unlimited)
+				o.Entry.Cost, o.Claims = 3, claims
 				x, err := l.Reserve(ctx, o)
 				die(err)
 				say("opened", o.Entry.ID, 0)
 				if i%16 == 15 {
 					continue // stays open
 				}
-				die(x.Settle(ledger.Entry{Outcome: fleet.OutcomeFinished, InputTokens: 7}))
+				die(x.Settle(ledger.Entry{Outcome: fleet.OutcomeFinished, InputTokens: 7, Cost: 5}))
 				say("settled", o.Entry.ID, 0)
 				if i%40 == 39 {
 					die(l.ResetQuota(ctx, nil, nil, nil))
@@ -119,6 +124,11 @@ func TestKillAtRandomMoments(t *testing.T) {
 	}
 	if aside, err := filepath.Glob(path + "*.damaged"); err != nil || len(aside) > 0 {
 		t.Errorf("a kill is no damage: %v, %v", aside, err)
+	}
+	for _, spec := range []policy.BudgetSpec{{Scope: "user/alice", Amount: "1 USD", Window: "day"}, {Scope: "organization", Amount: "1 tokens", Window: "hour", Rolling: true}} {
+		if use := budgetUse(l, claim(spec, 0)); use.Used == 0 || use.Reserved != 0 {
+			t.Errorf("%s: %d used, %d reserved", spec.Scope, use.Used, use.Reserved)
+		}
 	}
 	shut(t, l)
 	reconcile(t, path)

@@ -18,6 +18,8 @@ type metrics struct {
 	unmoved    prometheus.GaugeFunc
 	failures   prometheus.Counter
 	denials    prometheus.Counter
+	warnings   *prometheus.CounterVec
+	refusals   *prometheus.CounterVec
 	outbox     prometheus.GaugeFunc
 }
 
@@ -50,6 +52,14 @@ func newMetrics(l *Ledger, registerer prometheus.Registerer) (*metrics, error) {
 			Name: "carpool_quota_denials_total",
 			Help: "Requests that did not fit into their user's quota.",
 		}),
+		warnings: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_budget_warnings_total",
+			Help: "Thresholds of budgets that were reached, by budget.",
+		}, []string{"budget"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_budget_denials_total",
+			Help: "Requests that did not fit into a budget, by the budget that they were told of.",
+		}, []string{"budget"}),
 		outbox: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "carpool_ledger_outbox_entries",
 			Help: "Entries that control has not acknowledged.",
@@ -59,7 +69,7 @@ func newMetrics(l *Ledger, registerer prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	m.registerer = registerer
-	for _, c := range []prometheus.Collector{m.commits, m.operations, m.moves, m.unmoved, m.failures, m.denials, m.outbox} {
+	for _, c := range []prometheus.Collector{m.commits, m.operations, m.moves, m.unmoved, m.failures, m.denials, m.warnings, m.refusals, m.outbox} {
 		if err := registerer.Register(c); err != nil {
 			m.unregister()
 			return nil, fmt.Errorf("cannot register metrics: %w", err)
@@ -91,4 +101,10 @@ func (m *metrics) booked(took time.Duration, err error) {
 	}
 }
 
-func (m *metrics) denied() { m.denials.Inc() }
+func (m *metrics) denied(d *Denied) {
+	if d.Budget != nil {
+		m.refusals.WithLabelValues(d.Budget.Name).Inc()
+		return
+	}
+	m.denials.Inc()
+}

@@ -27,13 +27,21 @@ func disagreement(ctx context.Context, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	const query = `
-		WITH sums AS (
+		WITH charged AS (
+			SELECT c.value ->> 0 AS budget, c.value ->> 1 AS subject, c.value ->> 2 AS series, c.value ->> 3 AS label, sum(c.value ->> 5) AS used
+			FROM entries, json_each(charges) c GROUP BY 1, 2, 3, 4),
+		budget_sums AS (
+			SELECT coalesce(s.budget, c.budget), coalesce(s.series || s.label, c.series || c.label), coalesce(s.used, 0), coalesce(c.used, 0)
+			FROM charged s FULL JOIN budget_counters c USING (budget, subject, series, label)
+			WHERE coalesce(s.used, 0) <> coalesce(c.used, 0)),
+		sums AS (
 			SELECT user_name, 'daily' AS period, day AS label, sum(quota_tokens) AS tokens FROM entries GROUP BY 1, 3
 			UNION ALL SELECT user_name, 'monthly', month, sum(quota_tokens) FROM entries GROUP BY 1, 3)
 		SELECT coalesce(s.user_name, c.user_name), coalesce(s.label, c.label), coalesce(s.tokens, 0), coalesce(c.used + c.waived, 0)
 			FROM sums s FULL JOIN counters c USING (user_name, period, label)
 			WHERE coalesce(s.tokens, 0) <> coalesce(c.used + c.waived, 0)
-		UNION ALL SELECT user_name, id, 1, 0 FROM openings`
+		UNION ALL SELECT user_name, id, 1, 0 FROM openings
+		UNION ALL SELECT * FROM budget_sums`
 	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
 		return err

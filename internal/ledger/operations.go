@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -58,19 +59,29 @@ func (s *settlement) apply(tx *transaction) error {
 	tx.lastSeq = seq
 	tx.charge(e.User, quota.Daily, s.daily, e.QuotaTokens)
 	tx.charge(e.User, quota.Monthly, s.monthly, e.QuotaTokens)
+	for i := range s.charges {
+		tx.spend(&s.charges[i])
+	}
 	tx.touch(e.KeyID, e.StartedAt)
 	return nil
 }
 
 func (*settlement) committed(*Ledger) {}
 
-// charge replaces the reservation by what was used; the Ledger's lock is held.
-func (s *settlement) charge() {
+// charge replaces the reservation by what was used; the Ledger's lock is held. It returns the budgets that reached a
+// threshold by it.
+func (s *settlement) charge(now time.Time) (reached []*BudgetUse) {
 	for _, a := range s.accounts {
 		if a != nil {
 			a.Settle(s.tokens, s.entry.QuotaTokens)
 		}
 	}
+	for i := range s.charges {
+		if use := s.charges[i].spend(now); use != nil {
+			reached = append(reached, use)
+		}
+	}
+	return reached
 }
 
 // ResetQuota sets the current windows of users (none: all) to nothing used; no windows means all windows. A request in
@@ -235,8 +246,12 @@ func (p *pruning) apply(tx *transaction) (err error) {
 	if p.deleted, err = tx.exec(tx.stmt.prune, p.olderThan.UnixMicro(), tx.acknowledged, pruneStep); err != nil {
 		return err
 	}
-	_, err = tx.exec(tx.stmt.pruneCounters, p.olderThan.Unix())
-	return err
+	for _, stmt := range []*sql.Stmt{tx.stmt.pruneCounters, tx.stmt.pruneBudgets} {
+		if _, err = tx.exec(stmt, p.olderThan.Unix()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (*pruning) committed(*Ledger) {}

@@ -133,7 +133,7 @@ func (r *recovery) damaged(number int64, at, size int, err error) {
 // record takes a record in.
 func (r *recovery) record(body []byte) error {
 	switch body[0] {
-	case kindOpening:
+	case kindOpening, kindBudgetOpening:
 		o, err := readOpening(body)
 		if err != nil {
 			return err
@@ -143,7 +143,7 @@ func (r *recovery) record(body []byte) error {
 		}
 		r.open[o.id] = o
 		return nil
-	case kindSettlement:
+	case kindSettlement, kindBudgetSettlement:
 		s, err := readSettlement(body, r.l.node)
 		if err != nil {
 			return err
@@ -249,12 +249,15 @@ func (l *Ledger) crashed(ctx context.Context, o *leftover) (*settlement, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &settlement{reservation: reservation{daily: o.daily, monthly: o.monthly}, entry: &e, body: body, undated: undated}, nil
+	for i := range o.charges {
+		o.charges[i].amount = Spent(o.charges[i].unit(), &e)
+	}
+	return &settlement{reservation: reservation{daily: o.daily, monthly: o.monthly, charges: o.charges}, entry: &e, body: body, undated: undated}, nil
 }
 
 // leftovers reads some rows of the table openings.
 func (l *Ledger) leftovers(ctx context.Context) ([]*leftover, error) {
-	const query = `SELECT id, user_name, day, day_ends, month, month_ends, reserved, input, quota_tokens, body FROM openings ORDER BY id LIMIT ?`
+	const query = `SELECT id, user_name, day, day_ends, month, month_ends, reserved, input, quota_tokens, body, charges FROM openings ORDER BY id LIMIT ?`
 	rows, err := l.file.read.QueryContext(ctx, query, moveEntries)
 	if err != nil {
 		return nil, err
@@ -263,9 +266,12 @@ func (l *Ledger) leftovers(ctx context.Context) ([]*leftover, error) {
 	var left []*leftover
 	for rows.Next() {
 		var o leftover
-		var day, month string
+		var day, month, charges string
 		var dayEnds, monthEnds int64
-		if err := rows.Scan(&o.id, &o.user, &day, &dayEnds, &month, &monthEnds, &o.reserved, &o.estimate, &o.charge, &o.body); err != nil {
+		if err := rows.Scan(&o.id, &o.user, &day, &dayEnds, &month, &monthEnds, &o.reserved, &o.estimate, &o.charge, &o.body, &charges); err != nil {
+			return nil, err
+		}
+		if o.charges, err = readCharges(charges); err != nil {
 			return nil, err
 		}
 		o.daily = quota.Period{Label: day, End: time.Unix(dayEnds, 0)}

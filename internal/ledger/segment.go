@@ -18,7 +18,7 @@ import (
 // once from its beginning to its end.
 const (
 	segmentMagic   = "CPLJ"
-	segmentVersion = 1
+	segmentVersion = 2 // 1 had no budgets
 	preambleSize   = 12
 
 	journalSuffix = ".journal."
@@ -85,7 +85,7 @@ func readSegment(data []byte) (*segment, error) {
 	if string(data[:4]) != segmentMagic || binary.LittleEndian.Uint32(data[preambleSize-4:]) != sum {
 		return nil, errPreamble
 	}
-	if v := binary.LittleEndian.Uint32(data[4:]); v != segmentVersion {
+	if v := binary.LittleEndian.Uint32(data[4:]); v < 1 || v > segmentVersion {
 		return nil, &versionError{v}
 	}
 	body, size, err := unframe(data[preambleSize:])
@@ -107,7 +107,7 @@ func readSegment(data []byte) (*segment, error) {
 type versionError struct{ version uint32 }
 
 func (e *versionError) Error() string {
-	return fmt.Sprintf("its format is version %d and this Carpool knows version %d; run the newer Carpool that wrote it", e.version, segmentVersion)
+	return fmt.Sprintf("its format is version %d and this Carpool knows up to version %d; run the newer Carpool that wrote it", e.version, segmentVersion)
 }
 
 // read hands the segment's records to visit one after the other. The error is that of the first frame that cannot be

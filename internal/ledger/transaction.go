@@ -23,11 +23,12 @@ type transaction struct {
 
 	rows    []driver.NamedValue // entries that are not written yet, see insert
 	charges map[accountKey]charged
+	spent   map[slotKey]charged
 	used    map[string]int64 // key id to time in microseconds
 }
 
 type charged struct {
-	tokens int64
+	tokens int64 // or micro-dollars
 	ends   int64
 }
 
@@ -37,6 +38,7 @@ type statements struct {
 	entryExists                       *sql.Stmt
 	resetUser, resetAll               *sql.Stmt
 	acknowledge, prune, pruneCounters *sql.Stmt
+	pruneBudgets                      *sql.Stmt
 	renumber                          *sql.Stmt
 	readState, checkpoint             *sql.Stmt
 
@@ -44,22 +46,25 @@ type statements struct {
 	// which has a price of its own as well.
 	insertEntry, insertMany driver.Stmt
 	addUsed, touchKey       driver.Stmt
+	addSpent                driver.Stmt
 }
 
 const insertOpening = `INSERT OR IGNORE INTO openings
-	(id, user_name, day, day_ends, month, month_ends, reserved, input, quota_tokens, body)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	(id, user_name, day, day_ends, month, month_ends, reserved, input, quota_tokens, body, charges)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 const (
 	insertEntry = `INSERT INTO entries
 		(seq, node, id, user_name, endpoint, outcome, started_at, day, month,
-		 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, body) VALUES ` + entryRow
-	entryRow     = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))`
-	entryColumns = 17
+		 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, charges, body) VALUES ` + entryRow
+	entryRow     = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))`
+	entryColumns = 18
 	rowsAtOnce   = 32
 
 	addUsed = `INSERT INTO counters (user_name, period, label, ends_at, used, waived) VALUES (?1, ?2, ?3, ?4, ?5, 0)
 		ON CONFLICT DO UPDATE SET used = used + ?5, ends_at = ?4`
+	addSpent = `INSERT INTO budget_counters (budget, subject, series, label, ends_at, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+		ON CONFLICT DO UPDATE SET used = used + ?6, ends_at = ?5`
 	touchKey = `INSERT INTO keys (key_id, last_used) VALUES (?1, ?2)
 		ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)`
 )
@@ -69,7 +74,7 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	tx := &transaction{conn: conn, charges: make(map[accountKey]charged), used: make(map[string]int64)}
+	tx := &transaction{conn: conn, charges: make(map[accountKey]charged), spent: make(map[slotKey]charged), used: make(map[string]int64)}
 	s := &tx.stmt
 	for _, p := range []struct {
 		to  **sql.Stmt
@@ -88,6 +93,7 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 		{&s.prune, `DELETE FROM entries WHERE seq IN
 			(SELECT seq FROM entries WHERE started_at < ? AND seq <= ? ORDER BY started_at LIMIT ?)`},
 		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ?`},
+		{&s.pruneBudgets, `DELETE FROM budget_counters WHERE ends_at < ?`},
 		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)) FROM state`},
 		{&s.checkpoint, `PRAGMA wal_checkpoint(PASSIVE)`},
 	} {
@@ -103,6 +109,7 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 			{&s.insertEntry, insertEntry},
 			{&s.insertMany, insertEntry + strings.Repeat(", "+entryRow, rowsAtOnce-1)},
 			{&s.addUsed, addUsed},
+			{&s.addSpent, addSpent},
 			{&s.touchKey, touchKey},
 		} {
 			if *p.to, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, p.sql); err != nil {
@@ -159,6 +166,11 @@ func (tx *transaction) insert(seq int64, s *settlement) error {
 	} {
 		tx.add(n)
 	}
+	if len(s.charges) == 0 {
+		tx.addText(noCharges)
+	} else {
+		tx.add(string(appendCharges(nil, s.charges)))
+	}
 	tx.add(s.body)
 	if len(tx.rows) < rowsAtOnce*entryColumns {
 		return nil
@@ -207,7 +219,7 @@ func (tx *transaction) carry(o *leftover) error {
 func (o *leftover) columns() []any {
 	return []any{
 		o.id, o.user, o.daily.Label, o.daily.End.Unix(), o.monthly.Label, o.monthly.End.Unix(),
-		o.reserved, o.estimate, o.charge, string(o.body),
+		o.reserved, o.estimate, o.charge, string(o.body), string(appendCharges(nil, o.charges)),
 	}
 }
 
@@ -226,6 +238,7 @@ func (tx *transaction) checkpoint() error {
 func (tx *transaction) begin() error {
 	tx.rows = tx.rows[:0]
 	clear(tx.charges)
+	clear(tx.spent)
 	clear(tx.used)
 	_, err := tx.exec(tx.stmt.begin)
 	return err
@@ -251,6 +264,13 @@ func (tx *transaction) charge(user string, w quota.Window, p quota.Period, token
 	tx.charges[key] = charged{tx.charges[key].tokens + tokens, p.End.Unix()}
 }
 
+// spend adds a charge to its budget's counter.
+func (tx *transaction) spend(c *charge) {
+	if c.amount != 0 {
+		tx.spent[c.slotKey] = charged{tx.spent[c.slotKey].tokens + c.amount, c.ends.Unix()}
+	}
+}
+
 // touch notes the use of a key.
 func (tx *transaction) touch(key string, at time.Time) {
 	if key != "" {
@@ -263,7 +283,7 @@ func (tx *transaction) flush() error {
 	if err := tx.flushRows(); err != nil {
 		return err
 	}
-	args := make([]driver.NamedValue, 5)
+	args := make([]driver.NamedValue, 6)
 	direct := func(stmt driver.Stmt, values ...driver.Value) error {
 		for i, v := range values {
 			args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
@@ -275,12 +295,18 @@ func (tx *transaction) flush() error {
 			return err
 		}
 	}
+	for key, c := range tx.spent {
+		if err := direct(tx.stmt.addSpent, key.budget, key.subject, key.series, key.label, c.ends, c.tokens); err != nil {
+			return err
+		}
+	}
 	for key, at := range tx.used {
 		if err := direct(tx.stmt.touchKey, key, at); err != nil {
 			return err
 		}
 	}
 	clear(tx.charges)
+	clear(tx.spent)
 	clear(tx.used)
 	return nil
 }
@@ -290,12 +316,12 @@ func (tx *transaction) close() error {
 	var wrong []error
 	for _, stmt := range []*sql.Stmt{
 		s.begin, s.commit, s.rollback, s.insertOpening, s.deleteOpening, s.entryExists,
-		s.resetUser, s.resetAll, s.acknowledge, s.renumber, s.prune, s.pruneCounters, s.readState, s.checkpoint,
+		s.resetUser, s.resetAll, s.acknowledge, s.renumber, s.prune, s.pruneCounters, s.pruneBudgets, s.readState, s.checkpoint,
 	} {
 		wrong = append(wrong, stmt.Close())
 	}
 	wrong = append(wrong, tx.conn.Raw(func(any) error {
-		return errors.Join(s.insertEntry.Close(), s.insertMany.Close(), s.addUsed.Close(), s.touchKey.Close())
+		return errors.Join(s.insertEntry.Close(), s.insertMany.Close(), s.addUsed.Close(), s.addSpent.Close(), s.touchKey.Close())
 	}))
 	return errors.Join(append(wrong, tx.conn.Close())...)
 }

@@ -315,10 +315,15 @@ func (w *writer) succeed(settled []*settlement) {
 	}
 	l := w.ledger
 	l.mu.Lock()
+	now := l.now()
+	var reached []*BudgetUse
 	for _, s := range settled {
-		s.charge()
+		reached = append(reached, s.charge(now)...)
 	}
 	l.mu.Unlock()
+	for _, use := range reached {
+		l.warn(use)
+	}
 	for _, s := range settled {
 		w.frames.put(w.open[s.entry.ID])
 		delete(w.open, s.entry.ID)

@@ -26,6 +26,7 @@ type Document struct {
 	Teams     []Team // those with something to say of them
 	Users     []User
 	Keys      []Key
+	Budgets   []BudgetSpec
 }
 
 // Settings are the organisation-wide parts of a policy.
@@ -37,6 +38,7 @@ type Settings struct {
 	SystemPrompt   string            // text ensured for Claude Code clients that bring no system prompt; "" is off
 	DefaultHeaders map[string]string // added to Claude Code requests where absent
 	DefaultLimits  LimitsSpec        // of each key that has none of its own
+	Limits         LimitsSpec        // of the whole organisation
 	Client         ClientPolicy      // which programs are served
 	Prices         price.Overlay     // what the operator pays, over the published prices
 }

@@ -25,6 +25,7 @@ type Resources struct {
 	Routes    []RouteSpec    `json:"routes,omitempty" yaml:"routes,omitempty"`
 	Users     []UserSpec     `json:"users,omitempty" yaml:"users,omitempty"`
 	Keys      []KeySpec      `json:"keys,omitempty" yaml:"keys,omitempty"`
+	Budgets   []BudgetSpec   `json:"budgets,omitempty" yaml:"budgets,omitempty"`
 }
 
 // TeamSpec describes a team. Its Limits are for all of its users together.
@@ -280,6 +281,11 @@ func (r Resources) Validate() error {
 			return err
 		}
 	}
+	for _, v := range r.Budgets {
+		if err := check("budget", v.Name, v.Validate()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -309,6 +315,9 @@ func (r Resources) Undeclared() []Reference {
 		add("user", u.Name)
 		add("team", u.Team)
 	}
+	for _, k := range r.Keys {
+		add("key", k.Name)
+	}
 	var outside []Reference
 	check := func(of, ofName, kind string, names ...string) {
 		for _, name := range names {
@@ -324,6 +333,11 @@ func (r Resources) Undeclared() []Reference {
 	}
 	for _, key := range r.Keys {
 		check("key", key.Name, "user", key.User)
+	}
+	for _, b := range r.Budgets {
+		if scope, err := ParseScope(b.Scope); err == nil && scope.Name != "" {
+			check("budget", b.Name, scope.Kind, scope.Name)
+		}
 	}
 	return outside
 }

@@ -25,6 +25,7 @@ type Snapshot struct {
 	upstreams map[string]*Upstream
 	aliases   map[string]string
 	rules     []rule // most specific first
+	budgets   []*Budget
 }
 
 // Caller is a key with its owner and, where that has anything to say, the owner's team.
@@ -32,6 +33,9 @@ type Caller struct {
 	Key  *Key
 	User *User
 	Team *Team // nil: nothing is said of it
+
+	// Budgets are all that a request of the caller must fit into.
+	Budgets []Account
 
 	scope *scope
 }
@@ -85,7 +89,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 	for i := range doc.Teams {
 		teams[doc.Teams[i].Name] = &doc.Teams[i]
 	}
-	var wrong []error
+	wrong := s.compileBudgets(doc.Budgets)
 	for i := range doc.Keys {
 		key := &doc.Keys[i]
 		user, ok := s.users[key.User]
@@ -97,7 +101,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 			wrong = append(wrong, fmt.Errorf("key %q is the same as key %q", key.Name, twin.Key.Name))
 			continue
 		}
-		s.keys[key.Hash] = Caller{Key: key, User: user, Team: teams[user.Team], scope: s.compileScope(&key.Scope)}
+		s.keys[key.Hash] = Caller{Key: key, User: user, Team: teams[user.Team], Budgets: s.budgetsOf(key, user), scope: s.compileScope(&key.Scope)}
 	}
 	for i := range doc.Routes {
 		rules, err := s.compileRoute(&doc.Routes[i])

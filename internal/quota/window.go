@@ -41,29 +41,59 @@ func (w Window) Period(now time.Time, loc *time.Location) Period {
 	if loc == nil {
 		loc = time.UTC
 	}
-	local := now.In(loc)
-	year, month, day := local.Date()
-	layout, step := "2006-01-02", func() { day++ }
 	if w == Monthly {
-		layout, step, day = "2006-01", func() { month++ }, 1
+		return calendar(now, loc, months())
 	}
-	start := firstInstant(year, month, day, loc)
-	label := time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
-	step()
-	end := firstInstant(year, month, day, loc)
-	// A clock set back across midnight shows the old date a second time; that hour belongs to the period already begun.
-	for !now.Before(end) {
-		label = time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
-		step()
-		start, end = end, firstInstant(year, month, day, loc)
-	}
-	return Period{Label: label.Format(layout), Start: start, End: end}
+	return calendar(now, loc, days(1))
 }
 
-// firstInstant returns the first instant at which the date in loc is year-month-day or a later one; day and month may
-// overflow as in time.Date. time.Date itself is not exact where midnight is skipped or happens twice.
-func firstInstant(year int, month time.Month, day int, loc *time.Location) time.Time {
-	midnight := time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
+// dates says how a calendar is divided into periods. Dates may overflow as in time.Date.
+type dates struct {
+	layout string // of labels
+	// first brings a date to the first of its period, and next to that of the next one.
+	first, next func(time.Time) time.Time
+}
+
+func months() dates {
+	return dates{
+		"2006-01",
+		func(d time.Time) time.Time { return d.AddDate(0, 0, 1-d.Day()) },
+		func(d time.Time) time.Time { return d.AddDate(0, 1, 0) },
+	}
+}
+
+// days are periods of n days, counted from a Monday.
+func days(n int) dates {
+	const monday, day = 4, 24 * 60 * 60 // 1970-01-05
+	return dates{
+		time.DateOnly,
+		func(d time.Time) time.Time {
+			into := (d.Unix()/day - monday) % int64(n)
+			if into < 0 {
+				into += int64(n)
+			}
+			return d.AddDate(0, 0, -int(into))
+		},
+		func(d time.Time) time.Time { return d.AddDate(0, 0, n) },
+	}
+}
+
+func calendar(now time.Time, loc *time.Location, by dates) Period {
+	year, month, day := now.In(loc).Date()
+	date := by.first(time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
+	next := by.next(date)
+	start, end := firstInstant(date, loc), firstInstant(next, loc)
+	// A clock set back across midnight shows the old date a second time; that hour belongs to the period already begun.
+	for !now.Before(end) {
+		date, next = next, by.next(next)
+		start, end = end, firstInstant(next, loc)
+	}
+	return Period{Label: date.Format(by.layout), Start: start, End: end}
+}
+
+// firstInstant returns the first instant at which the date in loc is that of midnight, which is in UTC, or a later one.
+// time.Date itself is not exact where midnight is skipped or happens twice.
+func firstInstant(midnight time.Time, loc *time.Location) time.Time {
 	// No zone is more than a day away from UTC, so the date has not begun at this instant anywhere.
 	at := midnight.Add(-26 * time.Hour).In(loc)
 	for {

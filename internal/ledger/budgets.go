@@ -1,0 +1,298 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"carpool/internal/fleet"
+	"carpool/internal/policy"
+	"carpool/internal/quota"
+)
+
+// Claim is what a request reserves of a budget, in the budget's unit: the most that it can use, or what it will probably use.
+type Claim struct {
+	policy.Account
+	Amount int64
+}
+
+// Spent returns what an entry costs a budget: micro-dollars, or its tokens of all classes. Counting tokens is free.
+func Spent(unit policy.Unit, e *Entry) int64 {
+	if e.Endpoint == EndpointCountTokens {
+		return 0
+	}
+	if unit == policy.Dollars {
+		return max(e.Cost, 0)
+	}
+	var sum int64
+	for _, n := range [...]int64{e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens, e.CacheWrite1hTokens} {
+		sum += quota.Clamp(n)
+	}
+	return sum
+}
+
+// slotKey names a counter of the table budget_counters.
+type slotKey struct{ budget, subject, series, label string }
+
+// charge is an exchange's part in a budget: first what it reserved, then what it used.
+type charge struct {
+	slotKey
+	ends   time.Time
+	amount int64
+
+	held *held // nil for an exchange of a process that died
+}
+
+// held is where a charge is in memory.
+type held struct {
+	pot    *pot
+	slot   *quota.Slot
+	amount int64
+}
+
+// pot is what was spent of a budget by one subject, in memory.
+type pot struct {
+	quota.Pot
+	budget *policy.Budget // as the last request knew it; nil: none came yet
+}
+
+type potKey struct{ budget, subject, series string }
+
+func keyOf(a policy.Account) potKey { return potKey{a.Name, a.Subject, a.Series} }
+
+// pot returns a subject's pot, and makes it when there is none.
+func (b *books) pot(a policy.Account) *pot {
+	key := keyOf(a)
+	p := b.pots[key]
+	if p == nil {
+		p = &pot{}
+		b.pots[key] = p
+	}
+	p.budget = a.Budget
+	return p
+}
+
+// consider returns why a claim does not fit, or nil. A fair budget of which something is left admits what is expected to
+// cost more than all of it: otherwise nothing would ever be admitted.
+func (p *pot) consider(c *Claim, now time.Time) *Denied {
+	if c.Soft {
+		return nil
+	}
+	limit, asked := c.Limit(), c.asked()
+	used, reserved := p.Sum(c.Span, now)
+	if quota.Room(limit, used, reserved, asked) {
+		return nil
+	}
+	return &Denied{
+		Budget: c.Budget, Subject: c.Subject, Limit: limit, Used: used, Reserved: reserved, Asked: asked,
+		ResetsAt: p.ResetsAt(c.Span, now, used+max(asked, 1)-limit).UTC(), Temporary: quota.Room(limit, used, 0, asked),
+	}
+}
+
+func (c *Claim) asked() int64 {
+	n := max(c.Amount, 0)
+	if !c.Strict && !c.Soft {
+		n = min(n, c.Limit())
+	}
+	return n
+}
+
+// take reserves a claim, which fits.
+func (p *pot) take(c *Claim, now time.Time) charge {
+	at := c.Span.Slot(now)
+	slot, asked := p.Open(at.Label, at.End), c.asked()
+	slot.Reserve(asked)
+	return charge{
+		slotKey: slotKey{c.Name, c.Subject, c.Series, at.Label}, ends: at.End, amount: asked,
+		held: &held{p, slot, asked},
+	}
+}
+
+// BudgetUse is how much of a budget is used.
+type BudgetUse struct {
+	policy.Account
+	Used, Reserved int64
+	ResetsAt       time.Time // UTC; quota.Never when it does not
+}
+
+// Share is the used part of the amount.
+func (u *BudgetUse) Share() float64 {
+	if u.Amount <= 0 {
+		return 1
+	}
+	return float64(u.Used) / float64(u.Amount)
+}
+
+func (p *pot) use(a policy.Account, now time.Time) BudgetUse {
+	used, reserved := p.Sum(a.Span, now)
+	return BudgetUse{a, used, reserved, p.ResetsAt(a.Span, now, 1).UTC()}
+}
+
+// holdBudgets reserves claims, which fit. The Ledger's lock is held.
+func (l *Ledger) holdBudgets(x *Exchange, claims []Claim, now time.Time) {
+	charges := make([]charge, len(claims))
+	for i := range claims {
+		p := l.books.pot(claims[i].Account)
+		if use := p.use(claims[i].Account, now); i == 0 || use.Share() > x.fullest.Share() {
+			x.fullest = use
+		}
+		charges[i] = p.take(&claims[i], now)
+	}
+	x.settlement.charges = charges
+}
+
+// Fullest returns the budget of which the largest part was used when the exchange was admitted; ok is false when it has none.
+func (x *Exchange) Fullest() (use BudgetUse, ok bool) { return x.fullest, x.fullest.Budget != nil }
+
+// Budget returns the use of a budget by all subjects that the books know; one that is nobody's yet has its scope.
+func (l *Ledger) Budget(b *policy.Budget) []BudgetUse {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !b.PerMember {
+		a := policy.Account{Budget: b, Subject: b.Scope.String()}
+		p := l.books.pots[keyOf(a)]
+		if p == nil {
+			p = &pot{}
+		}
+		return []BudgetUse{p.use(a, now)}
+	}
+	var uses []BudgetUse
+	for key, p := range l.books.pots {
+		if key.budget == b.Name && key.series == b.Series && strings.HasPrefix(key.subject, policy.ScopeUser+"/") {
+			uses = append(uses, p.use(policy.Account{Budget: b, Subject: key.subject}, now))
+		}
+	}
+	return uses
+}
+
+// spend replaces what is reserved by what was used, and returns what became of thresholds. The Ledger's lock is held.
+func (c *charge) spend(now time.Time) *BudgetUse {
+	h := c.held
+	if h == nil {
+		return nil
+	}
+	b := h.pot.budget
+	of := func() int64 {
+		if b.Span.Rolling {
+			used, _ := h.pot.Sum(b.Span, now)
+			return used
+		}
+		return h.slot.Used
+	}
+	before := of()
+	h.slot.Settle(h.amount, c.amount)
+	after := of()
+	if b.Threshold(after) <= b.Threshold(before) {
+		return nil
+	}
+	return &BudgetUse{Account: policy.Account{Budget: b, Subject: c.subject}, Used: after, ResetsAt: c.ends.UTC()}
+}
+
+// warn says once per window that a budget has reached a threshold.
+func (l *Ledger) warn(u *BudgetUse) {
+	l.gauges.warnings.WithLabelValues(u.Name).Inc()
+	l.log.Warn("a budget is used up to a threshold", slog.String("budget", u.Name), slog.String("of", u.Subject),
+		slog.Int("percent", u.Threshold(u.Used)), slog.String("used", policy.FormatAmount(u.Used, u.Unit)),
+		slog.String("amount", policy.FormatAmount(u.Amount, u.Unit)), slog.Time("resetsAt", u.ResetsAt))
+}
+
+// noCharges is how charges are stored when there are none.
+const noCharges = "[]"
+
+// appendCharges appends charges as they are stored.
+func appendCharges(b []byte, charges []charge) []byte {
+	w := body{append(b, '[')}
+	for i := range charges {
+		c := &charges[i]
+		if i > 0 {
+			w.b = append(w.b, ',')
+		}
+		w.b = append(w.b, '[')
+		for _, text := range [...]string{c.budget, c.subject, c.series, c.label} {
+			w.quote(text)
+			w.b = append(w.b, ',')
+		}
+		w.b = append(strconv.AppendInt(w.b, c.ends.Unix(), 10), ',')
+		w.b = append(strconv.AppendInt(w.b, c.amount, 10), ']')
+	}
+	return append(w.b, ']')
+}
+
+func readCharges(text string) ([]charge, error) {
+	if text == noCharges {
+		return nil, nil
+	}
+	var rows [][6]any
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&rows); err != nil {
+		return nil, fmt.Errorf("cannot decode charges: %w", err)
+	}
+	charges := make([]charge, len(rows))
+	for i, row := range rows {
+		c := &charges[i]
+		for j, to := range [...]*string{&c.budget, &c.subject, &c.series, &c.label} {
+			*to, _ = row[j].(string)
+		}
+		ends, _ := row[4].(json.Number)
+		amount, _ := row[5].(json.Number)
+		at, err := ends.Int64()
+		if err == nil {
+			c.amount, err = amount.Int64()
+		}
+		if err != nil || c.budget == "" || c.label == "" {
+			return nil, fmt.Errorf("cannot decode charges: %w", errRecord)
+		}
+		c.ends = time.Unix(at, 0)
+	}
+	return charges, nil
+}
+
+// unit is what a charge is counted in.
+func (c *charge) unit() policy.Unit {
+	unit, _, _ := strings.Cut(c.series, " ")
+	return policy.Unit(unit)
+}
+
+// loadBudgets reads the counters of slots that are not long over.
+func (l *Ledger) loadBudgets(ctx context.Context) error {
+	const query = `SELECT budget, subject, series, label, ends_at, used FROM budget_counters WHERE ends_at > ?`
+	rows, err := l.file.read.QueryContext(ctx, query, l.now().Add(-grace).Unix())
+	if err != nil {
+		return fmt.Errorf("cannot read the budgets' counters: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key potKey
+		var label string
+		var ends, used int64
+		if err := rows.Scan(&key.budget, &key.subject, &key.series, &label, &ends, &used); err != nil {
+			return fmt.Errorf("cannot read the budgets' counters: %w", err)
+		}
+		p := l.books.pots[key]
+		if p == nil {
+			p = &pot{}
+			l.books.pots[key] = p
+		}
+		p.Open(label, time.Unix(ends, 0)).Used = used
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("cannot read the budgets' counters: %w", err)
+	}
+	return nil
+}
+
+// BudgetUsage is Budget as control wants it.
+func (l *Ledger) BudgetUsage(b *policy.Budget) []fleet.BudgetUsage {
+	uses := l.Budget(b)
+	usage := make([]fleet.BudgetUsage, len(uses))
+	for i, u := range uses {
+		usage[i] = fleet.BudgetUsage{Subject: u.Subject, Used: u.Used, Reserved: u.Reserved, ResetsAt: u.ResetsAt}
+	}
+	return usage
+}
