@@ -8,6 +8,7 @@ import (
 	"carpool/internal/anthropic"
 	"carpool/internal/ledger"
 	"carpool/internal/policy"
+	"carpool/internal/wire"
 )
 
 // maxOutputReserve caps what a request reserves for its answer. Clients ask for far more than they use (the CLI for up to
@@ -44,12 +45,16 @@ func expectedTokens(f policy.Formula, r *anthropic.Request) (input, reserve int6
 	return uncached, dear.Tokens(uncached, output, cached, 0)
 }
 
-// admit takes the request's place in the user's limits and quota. The error is what the client is to see.
-func (g *Gateway) admit(ctx context.Context, x *exchange) (*ledger.Exchange, error) {
+// admit takes the request's place in the quota and the budgets. The error is what the client is to see.
+func (g *Gateway) admit(ctx context.Context, x *exchange, body *wire.Body) (*ledger.Exchange, error) {
+	claims, err := g.claims(x, body)
+	if err != nil {
+		return nil, err
+	}
 	user, settings := x.caller.User, &x.snapshot.Settings
 	opening := ledger.Opening{
 		Entry: x.entry, Daily: user.Quota.Daily, Monthly: user.Quota.Monthly,
-		Location: x.snapshot.Location, Formula: settings.Formula,
+		Location: x.snapshot.Location, Formula: settings.Formula, Claims: claims,
 	}
 	if x.path == pathMessages { // counting tokens is free
 		opening.InputEstimate, opening.Tokens = expectedTokens(settings.Formula, x.peek)
@@ -59,6 +64,9 @@ func (g *Gateway) admit(ctx context.Context, x *exchange) (*ledger.Exchange, err
 	var denied *ledger.Denied
 	switch {
 	case err == nil:
+		if x.spending != nil {
+			x.spending.use, _ = open.Fullest()
+		}
 		return open, nil
 	case errors.As(err, &denied):
 		return nil, g.deny(x, denied)
@@ -82,6 +90,9 @@ func (x *exchange) chargeUnsettled(e *ledger.Entry) {
 // deny says honestly why: a quota that is spent ends the client's work until the reset, one that is only held by requests
 // in flight ends it for seconds.
 func (g *Gateway) deny(x *exchange, d *ledger.Denied) error {
+	if d.Budget != nil {
+		return g.overBudget(x, d)
+	}
 	if d.Temporary {
 		g.metrics.denials.WithLabelValues("quota_busy").Inc()
 		return anthropic.ErrRateLimit("What is left of the "+string(d.Window)+" token quota is held by requests that are running. Try again shortly.", 3)

@@ -32,6 +32,7 @@ type exchange struct {
 	client   anthropic.Client
 	peek     *anthropic.Request
 	entry    ledger.Entry
+	spending *spending       // nil: there are no budgets
 	usage    anthropic.Usage // what entry is priced by: its counts, by sampling runs
 	end      func()          // writes the books and gives back what the exchange holds; once, however often it is called
 }
@@ -61,7 +62,7 @@ func (g *Gateway) exchange(ctx context.Context, w wire.Writer, r *web.Request, p
 	}
 	leave = sync.OnceFunc(leave)
 	defer leave()
-	open, err := g.admit(ctx, x)
+	open, err := g.admit(ctx, x, body)
 	if err != nil {
 		return err
 	}
@@ -274,6 +275,7 @@ func (g *Gateway) settle(open *ledger.Exchange, x *exchange) {
 	if err := open.Settle(x.entry); err != nil {
 		g.log.Error("cannot settle an exchange; it will be resolved when the ledger is opened next", slog.String("id", x.entry.ID), slog.String("error", err.Error()))
 	}
+	g.spent(x)
 	g.metrics.observe(&x.entry)
 	x.request.Note(logEntry(&x.entry)...)
 }

@@ -43,6 +43,7 @@ type Gateway struct {
 	bodies        bodies
 	pingInterval  time.Duration
 	limits        *limits
+	habits        *habits
 	exchanges     atomic.Int64
 	streamBuffers bufferPool
 	plainBuffers  bufferPool
@@ -52,10 +53,11 @@ type Gateway struct {
 func New(o Options) *Gateway {
 	g := &Gateway{
 		snapshot: o.Snapshot, hasher: o.Hasher, ledger: o.Ledger, pool: o.Pool, log: o.Log, metrics: newMetrics(o.Registerer),
-		now: o.Now, pingInterval: cmp.Or(o.PingInterval, pingInterval), limits: newLimits(),
+		now: o.Now, pingInterval: cmp.Or(o.PingInterval, pingInterval), limits: newLimits(), habits: newHabits(),
 		streamBuffers: bufferPool{size: streamBuffer}, plainBuffers: bufferPool{size: plainBuffer},
 	}
 	g.SetBodyLimits(o.Bodies)
+	o.Registerer.MustRegister(budgetCollector{g})
 	return g
 }
 

@@ -12,7 +12,7 @@ import (
 	"carpool/internal/quota"
 )
 
-// limits holds the rates of keys, users and teams. One that is idle costs nothing.
+// limits holds the rates of keys, users, teams and the organisation. One that is idle costs nothing.
 type limits struct {
 	mu    sync.Mutex
 	held  map[subject]*rates
@@ -51,7 +51,7 @@ type denial struct {
 
 // stay is a request's place in the limits of its subjects.
 type stay struct {
-	taken  [3]*rates
+	taken  [4]*rates
 	n      int
 	tokens int64
 }
@@ -84,7 +84,7 @@ func (g *Gateway) enter(x *exchange) (leave func(), err error) {
 	}, nil
 }
 
-// take takes a slot, a request and its tokens of each of the caller's limits, or nothing. The denial is the one that lasts
+// take takes a slot, a request and its tokens of each of the limits that concern the caller, or nothing. The denial is the one that lasts
 // longest.
 func (l *limits) take(c policy.Caller, tokens int64, now time.Time) (place stay, denied *denial) {
 	tokens = quota.Clamp(tokens)
@@ -116,6 +116,9 @@ func (l *limits) take(c policy.Caller, tokens int64, now time.Time) (place stay,
 	consider(subject{"user", c.User.Name}, &c.User.Limits)
 	if c.Team != nil {
 		consider(subject{"team", c.Team.Name}, &c.Team.Limits)
+	}
+	if c.Organization != nil {
+		consider(subject{"organization", c.Organization.Name}, &c.Organization.Limits)
 	}
 	if worst.wait > 0 {
 		return stay{}, new(worst)

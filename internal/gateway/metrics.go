@@ -58,6 +58,35 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
+// budgetCollector says how much of the budgets in force is used. A team's budget for each member is as full as that of the
+// member who has used most.
+type budgetCollector struct{ g *Gateway }
+
+// maxBudgetSeries bounds the labels: more budgets are not told of one by one.
+const maxBudgetSeries = 500
+
+func budgetRatio() *prometheus.Desc {
+	return prometheus.NewDesc("carpool_budget_used_ratio",
+		"Used part of a budget in its current window, of the first 500 budgets.", []string{"budget"}, nil)
+}
+
+func (c budgetCollector) Describe(to chan<- *prometheus.Desc) { to <- budgetRatio() }
+
+func (c budgetCollector) Collect(to chan<- prometheus.Metric) {
+	s := c.g.snapshot.Load()
+	if s == nil {
+		return
+	}
+	budgets := s.Budgets()
+	for _, b := range budgets[:min(len(budgets), maxBudgetSeries)] {
+		most := 0.0
+		for _, use := range c.g.ledger.Budget(b) {
+			most = max(most, use.Share())
+		}
+		to <- prometheus.MustNewConstMetric(budgetRatio(), prometheus.GaugeValue, most, b.Name)
+	}
+}
+
 func (m *metrics) observe(e *ledger.Entry) {
 	m.exchanges.WithLabelValues(e.Endpoint, string(e.Outcome)).Inc()
 	if e.FirstByte >= 0 {

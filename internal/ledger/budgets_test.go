@@ -237,6 +237,10 @@ func TestBudgetModel(t *testing.T) {
 		{Scope: "user/alice", Amount: "1000 tokens", Window: "day", TimeZone: "Europe/Berlin"},
 		{Scope: "key/k1", Amount: "0.0007 USD", Window: "week", Mode: "strict"},
 	}
+	accounts := make([]policy.Account, len(specs))
+	for i, spec := range specs {
+		accounts[i] = claim(spec, 0).Account
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		folder, err := os.MkdirTemp("", "carpool-budgets-") //nolint:usetesting // a new one for each check, of which there are hundreds
 		if err != nil {
@@ -265,8 +269,8 @@ func TestBudgetModel(t *testing.T) {
 				n := rapid.Int64Range(1, 300).Draw(t, "n")
 				o := claiming(fmt.Sprintf("e%d", id))
 				id++
-				for _, s := range specs {
-					o.Claims = append(o.Claims, claim(s, n))
+				for _, a := range accounts {
+					o.Claims = append(o.Claims, ledger.Claim{Account: a, Amount: n})
 				}
 				o.InputEstimate, o.Entry.Cost = n/2, n/2
 				x, err := l.Reserve(context.Background(), o)
@@ -277,9 +281,9 @@ func TestBudgetModel(t *testing.T) {
 					return
 				}
 				flying = append(flying, flight{x, n})
-				for i, s := range specs {
-					if use := budgetUse(l, o.Claims[i]); use.Used+use.Reserved > use.Limit() {
-						t.Fatalf("%s: admitted with %d used and %d reserved of %d", s.Scope, use.Used, use.Reserved, use.Limit())
+				for _, a := range accounts {
+					if use := l.Budget(a.Budget)[0]; use.Used+use.Reserved > use.Limit() {
+						t.Fatalf("%s: admitted with %d used and %d reserved of %d", a.Subject, use.Used, use.Reserved, use.Limit())
 					}
 				}
 			},
@@ -326,8 +330,8 @@ func TestBudgetModel(t *testing.T) {
 				for _, f := range flying {
 					held += f.reserved
 				}
-				for _, s := range specs {
-					use := budgetUse(l, claim(s, 0))
+				for i, s := range specs {
+					use := l.Budget(accounts[i].Budget)[0]
 					if use.Used < 0 || use.Reserved < 0 || use.Used > lifetime || use.Reserved > held {
 						t.Fatalf("%s: %d used, %d reserved", s.Scope, use.Used, use.Reserved)
 					}

@@ -34,6 +34,9 @@ type Caller struct {
 	User *User
 	Team *Team // nil: nothing is said of it
 
+	// Organization is everybody, as one team; nil: nothing is said of it.
+	Organization *Team
+
 	// Budgets are all that a request of the caller must fit into.
 	Budgets []Account
 
@@ -89,6 +92,10 @@ func Compile(doc *Document) (*Snapshot, error) {
 	for i := range doc.Teams {
 		teams[doc.Teams[i].Name] = &doc.Teams[i]
 	}
+	var everybody *Team
+	if doc.Settings.Limits != (LimitsSpec{}) {
+		everybody = &Team{Name: doc.Settings.Organization, Limits: doc.Settings.Limits}
+	}
 	wrong := s.compileBudgets(doc.Budgets)
 	for i := range doc.Keys {
 		key := &doc.Keys[i]
@@ -101,7 +108,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 			wrong = append(wrong, fmt.Errorf("key %q is the same as key %q", key.Name, twin.Key.Name))
 			continue
 		}
-		s.keys[key.Hash] = Caller{Key: key, User: user, Team: teams[user.Team], Budgets: s.budgetsOf(key, user), scope: s.compileScope(&key.Scope)}
+		s.keys[key.Hash] = Caller{Key: key, User: user, Team: teams[user.Team], Organization: everybody, Budgets: s.budgetsOf(key, user), scope: s.compileScope(&key.Scope)}
 	}
 	for i := range doc.Routes {
 		rules, err := s.compileRoute(&doc.Routes[i])

@@ -1,0 +1,54 @@
+package anthropic
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMeasure(t *testing.T) {
+	t.Parallel()
+	picture := strings.Repeat("QUJD", 10_000)
+	for _, c := range []struct {
+		name, body string
+		least      int64 // of the prompt, beside a token for each byte of text
+		text       int   // bytes that are not media
+		unbounded  string
+	}{
+		{"text", `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hello"}]}`, 1024, -1, ""},
+		{"tools", `{"tools":[{"name":"a"},{"type":"custom","name":"b"},{"type":"bash_20250124","name":"bash"}],"messages":[]}`, 4096, -1, ""},
+		{"image", `{"messages":[{"content":[{"type":"image","source":{"type":"base64","data":"` + picture + `"}}]}]}`, 1024 + 8000, 80, ""},
+		{"image by address", `{"messages":[{"content":[{"type":"image","source":{"type":"url","url":"https://a/b"}}]}]}`, 1024 + 8000, -1, ""},
+		{"image in a result", `{"messages":[{"content":[{"type":"tool_result","content":[{"type":"image","source":{"data":"` + picture + `"}}]}]}]}`, 1024 + 8000, 80, ""},
+		{"PDF", `{"messages":[{"content":[{"type":"document","source":{"type":"base64","data":"` + picture + `"}},{"type":"document","source":{"type":"file","file_id":"x"}}]}]}`, 1024 + 1_000_000, 120, ""},
+		{"text document", `{"messages":[{"content":[{"type":"document","source":{"type":"text","data":"` + picture + `"}}]}]}`, 1024, -1, ""},
+		{"document of blocks", `{"messages":[{"content":[{"type":"document","source":{"type":"content","content":[{"type":"image","source":{}}]}}]}]}`, 1024 + 8000, -1, ""},
+		{"data of a tool", `{"messages":[{"content":[{"type":"tool_use","input":{"type":"image","source":{"data":"` + picture + `"}}}]}]}`, 1024, -1, ""},
+		{"web search", `{"tools":[{"type":"web_search_20250305","name":"web_search","max_uses":3}]}`, 4096, -1, "the server's tool web_search_20250305"},
+		{"a tool of another kind", `{"tools":[{"type":{},"name":"x"}]}`, 4096, -1, "the server's tool "},
+		{"mcp", `{"mcp_servers":[{"url":"https://a"}]}`, 1024, -1, "mcp_servers"},
+		{"none", `{"mcp_servers":[],"container":null,"context_management":{"edits":[{"type":"clear_thinking_20251015"}]}}`, 1024, -1, ""},
+		{"compaction", `{"context_management":{"edits":[{"type":"compact_20260112"}]}}`, 1024, -1, "compaction by the server"},
+		{"fallbacks", `{"fallbacks":["claude-x"]}`, 1024, -1, "fallbacks"},
+	} {
+		got := Measure([]byte(c.body))
+		text := c.text
+		if text < 0 {
+			text = len(c.body)
+		}
+		if most := c.least + int64(text) + 40; got.Prompt < c.least+int64(text)-40 || got.Prompt > most || got.Unbounded != c.unbounded {
+			t.Errorf("%s: %+v, want %d", c.name, got, c.least+int64(text))
+		}
+	}
+	for body, want := range map[string]Extent{
+		`{"inference_geo":"global"}`:                          {ShortLife: true, GlobalGeo: true},
+		`{"inference_geo":"us"}`:                              {ShortLife: true},
+		`{"cache_control":{"type":"ephemeral"}}`:              {ShortLife: true},
+		`{"cache_control":{"type":"ephemeral","ttl":"1h"}}`:   {},
+		`{"cache_control":{"type":"ephemeral","\u0074tl":1}}`: {},
+	} {
+		got := Measure([]byte(body))
+		if got.Prompt = 0; got != want {
+			t.Errorf("%s: %+v, want %+v", body, got, want)
+		}
+	}
+}
