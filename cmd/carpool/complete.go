@@ -43,6 +43,10 @@ func listers() map[string]lister {
 			aliases, err := c.Aliases(ctx)
 			return namesOf(aliases, func(a policy.AliasSpec) string { return a.Name }), err
 		},
+		"budget": func(ctx context.Context, c *control.Client) ([]string, error) {
+			budgets, err := c.Budgets(ctx)
+			return namesOf(budgets, func(b control.Budget) string { return b.Name }), err
+		},
 		"token": func(ctx context.Context, c *control.Client) ([]string, error) {
 			tokens, err := c.Tokens(ctx)
 			return namesOf(tokens, func(t control.Token) string { return t.Name }), err

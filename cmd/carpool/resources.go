@@ -71,6 +71,7 @@ func mergeResources(a, b policy.Resources) policy.Resources {
 	a.Routes = append(a.Routes, b.Routes...)
 	a.Users = append(a.Users, b.Users...)
 	a.Keys = append(a.Keys, b.Keys...)
+	a.Budgets = append(a.Budgets, b.Budgets...)
 	return a
 }
 

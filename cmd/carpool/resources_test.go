@@ -14,7 +14,7 @@ func TestParseResourcesErrors(t *testing.T) {
 		{"users:\n  - nme: x\n", `f:2:5: unknown key "nme"; did you mean "name"?`},
 		{"users:\n  - {name: x, quota: {dayly: 1}}\n", `f:2:23: unknown key "dayly"; did you mean "daily"?`},
 		{"users: []\nkeys:\n  - {name: a, usr: b}\n", `f:3:15: unknown key "usr"; did you mean "user"?`},
-		{"everything: []\n", `f:1:1: unknown key "everything"; known: aliases, keys, routes, teams, upstreams, users`},
+		{"everything: []\n", `f:1:1: unknown key "everything"; known: aliases, budgets, keys, routes, teams, upstreams, users`},
 		{"Users: []\n", `f:1:1: unknown key "Users"; did you mean "users"?`},
 		{"users:\n  - {name: a, disabled: yes}\n", "f:2:25: must be true or false"},
 		{"users:\n  - name: [1]\n", "f:2:11: must be a text"},

@@ -118,7 +118,7 @@ The commands that administer a server reach it through the Unix socket in its da
 
 	addGroup(root, groupRun, runCommands(a)...)
 	addGroup(root, groupAdminister,
-		newUserCommand(a), newTeamCommand(a), newKeyCommand(a), newUpstreamCommand(a), newRouteCommand(a),
+		newUserCommand(a), newTeamCommand(a), newKeyCommand(a), newBudgetCommand(a), newUpstreamCommand(a), newRouteCommand(a),
 		newAliasCommand(a), newQuotaCommand(a), newAdminCommand(a), newApplyCommand(a))
 	addGroup(root, groupInspect,
 		newUsageCommand(a), newReportCommand(a), newSessionCommand(a), newReconcileCommand(a), newConfigCommand(a), newVersionCommand(a))

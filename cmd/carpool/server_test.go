@@ -17,6 +17,7 @@ import (
 	"carpool/internal/control"
 	"carpool/internal/fleet"
 	"carpool/internal/policy"
+	"carpool/internal/quota"
 )
 
 const testAdminToken = "cpa_a-token-from-the-configuration"
@@ -78,10 +79,11 @@ func serveUntilClosed(s *http.Server, l net.Listener) { _ = s.Serve(l) }
 type testNode struct {
 	link fleet.Link
 
-	mu    sync.Mutex
-	seq   int64
-	users []string
-	used  map[string]int64
+	mu      sync.Mutex
+	seq     int64
+	users   []string
+	budgets []policy.BudgetSpec
+	used    map[string]int64
 }
 
 // follow takes each document and says that it is in force.
@@ -93,7 +95,7 @@ func (n *testNode) follow(ctx context.Context) {
 		}
 		have = doc.Version
 		n.mu.Lock()
-		n.users = nil
+		n.users, n.budgets = nil, doc.Budgets
 		for _, u := range doc.Users {
 			n.users = append(n.users, u.Name)
 		}
@@ -135,6 +137,16 @@ func (n *testNode) answer(command fleet.Command) any {
 		return usage
 	case fleet.CommandQuotaReset:
 		n.used = nil
+	case fleet.CommandBudgetUsage:
+		usage := fleet.BudgetsUsage{}
+		for _, b := range n.budgets {
+			part := fleet.BudgetUsage{Subject: b.Scope, ResetsAt: time.Now().Add(90 * time.Minute)}
+			if b.PerMember {
+				part = fleet.BudgetUsage{Subject: "user/alice", Used: 100_000, Reserved: 50_000, ResetsAt: quota.Never()}
+			}
+			usage[b.Name] = []fleet.BudgetUsage{part}
+		}
+		return usage
 	case fleet.CommandKeyActivity:
 		return map[string]time.Time{}
 	case fleet.CommandUpstreamHealth:

@@ -375,6 +375,7 @@ func settings(cfg *config.Config) policy.Settings {
 			MinVersion: cfg.ClaudeCode.MinVersion, SupportedVersions: cfg.ClaudeCode.SupportedVersions,
 		},
 		DefaultLimits: policy.LimitsSpec(cfg.ClaudeCode.DefaultLimits),
+		Limits:        policy.LimitsSpec(cfg.ClaudeCode.OrganizationLimits),
 		Formula: policy.Formula{
 			Input: f.Input.Thousandths(), Output: f.Output.Thousandths(),
 			CacheRead: f.CacheRead.Thousandths(), CacheWrite: f.CacheWrite.Thousandths(),

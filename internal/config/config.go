@@ -104,18 +104,19 @@ type CentralServer struct {
 
 // ClaudeCode is the policy for Claude Code clients.
 type ClaudeCode struct {
-	Enabled           bool              `key:"enabled" default:"true" doc:"Whether Claude Code requests are served at all."`
-	SupportedVersions []string          `key:"supportedVersions" check:"version" doc:"Exact list of client versions; empty means any. minVersion is usually the better choice, as a version appears almost daily."`
-	MinVersion        string            `key:"minVersion" check:"version" doc:"Oldest client version."`
-	RequireClient     string            `key:"requireClient" default:"enforce" enum:"enforce,warn,off" doc:"What happens to a request that is not from Claude Code in an accepted version: enforce refuses it, warn notes it, off lets it pass."`
-	DefaultQuota      Quota             `key:"defaultQuota" doc:"Tokens of each user who has no quota of their own."`
-	QuotaLimits       Quota             `key:"quotaLimits" synonym:"claudeCode.defaultQuota" doc:"Another name of defaultQuota."`
-	DefaultLimits     Limits            `key:"defaultLimits" doc:"Limits of each key that has none of its own."`
-	QuotaFormula      QuotaFormula      `key:"quotaFormula" doc:"What one token of each class counts in quotas."`
-	QuotaMessage      string            `key:"quotaMessage" check:"line" doc:"Text added to every answer that refuses a request for its quota, such as whom to ask for more."`
-	Features          map[string]bool   `key:"features" doc:"Features by name: a list of those that are on, or a map of name to true or false."`
-	SystemPrompt      string            `key:"systemPrompt" default:"ensure" enum:"ensure,off" doc:"ensure adds the Claude Code system block to a Claude Code request that brings no system at all; off never touches a request."`
-	DefaultHeaders    map[string]string `key:"defaultHeaders" default:"{anthropic-version: 2023-06-01, x-stainless-lang: js, x-stainless-package-version: 0.55.1, anthropic-dangerous-direct-browser-access: \"true\", x-app: cli}" check:"headers" doc:"Headers added to a Claude Code request towards an upstream where the client did not send them; a given map replaces the default one."`
+	Enabled            bool               `key:"enabled" default:"true" doc:"Whether Claude Code requests are served at all."`
+	SupportedVersions  []string           `key:"supportedVersions" check:"version" doc:"Exact list of client versions; empty means any. minVersion is usually the better choice, as a version appears almost daily."`
+	MinVersion         string             `key:"minVersion" check:"version" doc:"Oldest client version."`
+	RequireClient      string             `key:"requireClient" default:"enforce" enum:"enforce,warn,off" doc:"What happens to a request that is not from Claude Code in an accepted version: enforce refuses it, warn notes it, off lets it pass."`
+	DefaultQuota       Quota              `key:"defaultQuota" doc:"Tokens of each user who has no quota of their own."`
+	QuotaLimits        Quota              `key:"quotaLimits" synonym:"claudeCode.defaultQuota" doc:"Another name of defaultQuota."`
+	DefaultLimits      Limits             `key:"defaultLimits" doc:"Limits of each key that has none of its own."`
+	OrganizationLimits OrganizationLimits `key:"organizationLimits" doc:"Limits of all keys together."`
+	QuotaFormula       QuotaFormula       `key:"quotaFormula" doc:"What one token of each class counts in quotas."`
+	QuotaMessage       string             `key:"quotaMessage" check:"line" doc:"Text added to every answer that refuses a request for its quota, such as whom to ask for more."`
+	Features           map[string]bool    `key:"features" doc:"Features by name: a list of those that are on, or a map of name to true or false."`
+	SystemPrompt       string             `key:"systemPrompt" default:"ensure" enum:"ensure,off" doc:"ensure adds the Claude Code system block to a Claude Code request that brings no system at all; off never touches a request."`
+	DefaultHeaders     map[string]string  `key:"defaultHeaders" default:"{anthropic-version: 2023-06-01, x-stainless-lang: js, x-stainless-package-version: 0.55.1, anthropic-dangerous-direct-browser-access: \"true\", x-app: cli}" check:"headers" doc:"Headers added to a Claude Code request towards an upstream where the client did not send them; a given map replaces the default one."`
 }
 
 // Quota is an amount of tokens per calendar day and month in the configured
@@ -130,6 +131,13 @@ type Limits struct {
 	RequestsPerMinute int   `key:"requestsPerMinute" default:"0" min:"0" max:"1000000000" doc:"Requests a minute of each key that has no such limit of its own; 0 is unlimited."`
 	TokensPerMinute   int64 `key:"tokensPerMinute" default:"0" min:"0" max:"1000000000" doc:"Tokens a minute, weighed by quotaFormula, of each key that has no such limit of its own; 0 is unlimited."`
 	InFlight          int   `key:"inFlight" default:"64" min:"0" max:"1000000000" doc:"Requests at the same time of each key that has no such limit of its own; 0 is unlimited. A CLI with sub-agents needs at least 16."`
+}
+
+// OrganizationLimits are the rates of everybody together; 0 means none.
+type OrganizationLimits struct {
+	RequestsPerMinute int   `key:"requestsPerMinute" default:"0" min:"0" max:"1000000000" doc:"Requests a minute of all keys together; 0 is unlimited."`
+	TokensPerMinute   int64 `key:"tokensPerMinute" default:"0" min:"0" max:"1000000000" doc:"Tokens a minute, weighed by quotaFormula, of all keys together; 0 is unlimited."`
+	InFlight          int   `key:"inFlight" default:"0" min:"0" max:"1000000000" doc:"Requests at the same time of all keys together; 0 is unlimited."`
 }
 
 // QuotaFormula says what one token of each class counts.

@@ -103,7 +103,7 @@ func (d *decoder) section(n *node, path string) {
 func (d *decoder) suggest(path, key string) string {
 	if path == "" {
 		switch key {
-		case "upstreams", "routes", "users", "keys", "teams":
+		case "upstreams", "routes", "users", "keys", "teams", "aliases", "budgets":
 			return "it belongs in the file named by the key resources (see 'carpool apply')"
 		}
 	}

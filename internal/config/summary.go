@@ -121,6 +121,9 @@ func (c *Config) summarizeClaudeCode(line lineFunc) {
 	line("client versions", "%s", versions(cc))
 	line("default quota", "%s", cc.DefaultQuota.text())
 	line("default limits", "%s", cc.DefaultLimits.text())
+	if all := Limits(cc.OrganizationLimits); all != (Limits{}) {
+		line("organization limits", "%s", all.rates()+" for all keys together")
+	}
 	f := cc.QuotaFormula
 	line("quota formula", "%s × input + %s × output + %s × cache read + %s × cache write tokens, calendar days and months in %s", f.Input, f.Output, f.CacheRead, f.CacheWrite, c.TimeZone)
 	if cc.QuotaMessage != "" {
@@ -144,6 +147,14 @@ func (q Quota) text() string {
 }
 
 func (l Limits) text() string {
+	if rates := l.rates(); rates != "" {
+		return rates + " for each key"
+	}
+	return "none"
+}
+
+// rates are the limits that there are.
+func (l Limits) rates() string {
 	var parts []string
 	for _, limit := range []struct {
 		value int64
@@ -153,10 +164,7 @@ func (l Limits) text() string {
 			parts = append(parts, fmt.Sprintf("%d %s", limit.value, limit.of))
 		}
 	}
-	if len(parts) == 0 {
-		return "none"
-	}
-	return strings.Join(parts, ", ") + " for each key"
+	return strings.Join(parts, ", ")
 }
 
 func versions(cc ClaudeCode) string {

@@ -125,6 +125,7 @@ func (c *Control) routes() http.Handler {
 	config.Security = []map[string][]string{{"token": {}}, {"apiKey": {}}}
 	a := &api{humago.New(mux, config), c}
 	a.addTeams()
+	a.addBudgets()
 	a.addUsers()
 	a.addKeys()
 	a.addUpstreams()

@@ -16,7 +16,7 @@ func (a *api) addApply() {
 		OperationID: "apply", Method: http.MethodPost, Path: "/admin/v1/apply", Summary: "Make a set of resources so", Tags: []string{"apply"},
 		Description: "All of it or nothing. Applying it twice changes nothing the second time; what it does not name is left " +
 			"alone, also the fields of a user, key or upstream that it leaves out, and nothing disabled by hand is enabled. " +
-			"A route is replaced as a whole.",
+			"A route and a budget are replaced as a whole.",
 		MaxBodyBytes: maxApplyBody,
 	}, func(ctx context.Context, in *withBody[asWritten[ApplyRequest]]) (ApplyResult, error) {
 		return a.c.Apply(ctx, in.Body.value.Resources, in.Body.value.DryRun)
@@ -108,6 +108,12 @@ func (e *edit) apply(ctx context.Context, r policy.Resources) ([]ApplyChange, er
 			key = "" // whoever wrote it has it
 		}
 		if err := done("key", spec.Name, action, key, err); err != nil {
+			return nil, err
+		}
+	}
+	for _, spec := range r.Budgets {
+		action, err := e.applyBudget(ctx, spec)
+		if err := done("budget", spec.Name, action, "", err); err != nil {
 			return nil, err
 		}
 	}

@@ -240,6 +240,31 @@ func (c *Client) DeleteAlias(ctx context.Context, name string) error {
 	return c.delete(ctx, "/admin/v1/aliases/"+url.PathEscape(name))
 }
 
+// Budgets lists all budgets, with what is used of them.
+func (c *Client) Budgets(ctx context.Context) ([]Budget, error) {
+	return list[Budget](ctx, c, "/admin/v1/budgets", nil)
+}
+
+// Budget returns one budget, with what is used of it.
+func (c *Client) Budget(ctx context.Context, name string) (Budget, error) {
+	return call[Budget](ctx, c, http.MethodGet, "/admin/v1/budgets/"+url.PathEscape(name), nil, nil)
+}
+
+// CreateBudget makes a budget.
+func (c *Client) CreateBudget(ctx context.Context, spec policy.BudgetSpec) (Budget, error) {
+	return call[Budget](ctx, c, http.MethodPost, "/admin/v1/budgets", nil, spec)
+}
+
+// UpdateBudget changes a budget.
+func (c *Client) UpdateBudget(ctx context.Context, name string, patch BudgetPatch) (Budget, error) {
+	return call[Budget](ctx, c, http.MethodPatch, "/admin/v1/budgets/"+url.PathEscape(name), nil, patch)
+}
+
+// DeleteBudget removes a budget.
+func (c *Client) DeleteBudget(ctx context.Context, name string) error {
+	return c.delete(ctx, "/admin/v1/budgets/"+url.PathEscape(name))
+}
+
 // Tokens lists the administrators' tokens.
 func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
 	return list[Token](ctx, c, "/admin/v1/tokens", nil)

@@ -153,6 +153,7 @@ func (c *Control) UpdateSettings(ctx context.Context, s policy.Settings, default
 		set(&d, "client", &e.state.Settings.Client, s.Client)
 		set(&d, "defaultLimits", &e.state.Settings.DefaultLimits, s.DefaultLimits)
 		set(&d, "prices", &e.state.Settings.Prices, s.Prices)
+		set(&d, "limits", &e.state.Settings.Limits, s.Limits)
 		set(&d, "defaultQuota", &e.state.DefaultQuota, defaultQuota)
 		if e.state.Version > 0 && d.none() {
 			return nil

@@ -107,6 +107,7 @@ type standIn struct {
 	mu      sync.Mutex
 	applied *policy.Document
 	usage   fleet.QuotaUsage
+	spent   fleet.BudgetsUsage
 	active  map[string]time.Time
 	health  fleet.UpstreamHealth
 	resets  []fleet.QuotaArgs
@@ -166,6 +167,8 @@ func (n *standIn) obey(ctx context.Context, name string) {
 			var args fleet.QuotaArgs
 			_ = json.Unmarshal(command.Args, &args)
 			n.resets = append(n.resets, args)
+		case fleet.CommandBudgetUsage:
+			answer = n.spent
 		case fleet.CommandKeyActivity:
 			answer = n.active
 		case fleet.CommandUpstreamHealth:

@@ -38,8 +38,8 @@ func (c *Control) compile(state *store.State) (*current, error) {
 	return next, nil
 }
 
-// checkAudiences reports routes for users or teams that do not exist: such a route is a typing error that would leave
-// somebody without a model.
+// checkAudiences reports routes and budgets for somebody who does not exist: such a route is a typing error that would leave
+// somebody without a model, and such a budget one that would leave somebody without a bound.
 func checkAudiences(state *store.State) error {
 	var wrong []error
 	for _, r := range state.Routes {
@@ -54,12 +54,30 @@ func checkAudiences(state *store.State) error {
 			}
 		}
 	}
+	for _, b := range state.Budgets {
+		scope, err := policy.ParseScope(b.Scope)
+		if err != nil {
+			continue // policy.Compile says so
+		}
+		found := true
+		switch scope.Kind {
+		case policy.ScopeTeam:
+			found = find(state.Teams, scope.Name) != nil
+		case policy.ScopeUser:
+			found = find(state.Users, scope.Name) != nil
+		case policy.ScopeKey:
+			found = find(state.Keys, scope.Name) != nil
+		}
+		if !found {
+			wrong = append(wrong, fmt.Errorf("budget %q: there is no %s %q", b.Name, scope.Kind, scope.Name))
+		}
+	}
 	return errors.Join(wrong...)
 }
 
 func (c *Control) document(state *store.State) (*policy.Document, error) {
 	doc := &policy.Document{
-		Version: state.Version, Settings: state.Settings, Aliases: state.Aliases, Routes: state.Routes,
+		Version: state.Version, Settings: state.Settings, Aliases: state.Aliases, Routes: state.Routes, Budgets: state.Budgets,
 	}
 	for _, u := range state.Upstreams {
 		credential, err := c.options.MasterKey.unseal(u.Name, u.Credential)
@@ -134,7 +152,7 @@ func earliest(a, b *time.Time) time.Time {
 
 // named is every noun of the policy.
 type named interface {
-	store.Team | store.User | store.Key | store.Upstream | store.Token | policy.RouteSpec | policy.AliasSpec
+	store.Team | store.User | store.Key | store.Upstream | store.Token | policy.RouteSpec | policy.AliasSpec | policy.BudgetSpec
 }
 
 func nameOf[T named](noun *T) string {
@@ -152,6 +170,8 @@ func nameOf[T named](noun *T) string {
 	case *policy.RouteSpec:
 		return n.Name
 	case *policy.AliasSpec:
+		return n.Name
+	case *policy.BudgetSpec:
 		return n.Name
 	}
 	return ""

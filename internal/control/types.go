@@ -260,6 +260,38 @@ type QuotaResetResult struct {
 	Windows []string `json:"windows" nullable:"false" doc:"daily, monthly"`
 }
 
+// Budget is a budget with what is used of it.
+type Budget struct {
+	policy.BudgetSpec
+	State []BudgetState `json:"state,omitempty" doc:"What is used in the current window: one part, or with perMember one for each who has used any; absent when no node is connected"`
+}
+
+// BudgetState is what is used of one part of a budget. Amounts are micro-dollars (a millionth of a dollar) or tokens.
+type BudgetState struct {
+	Subject   string     `json:"subject" doc:"Whose part it is: organization, team/NAME, user/NAME or key/NAME"`
+	Unit      string     `json:"unit" enum:"USD,tokens" doc:"Unit of the budget; of USD the amounts here are millionths"`
+	Amount    int64      `json:"amount"`
+	Used      int64      `json:"used" doc:"Settled"`
+	Reserved  int64      `json:"reserved" doc:"Held by requests in flight"`
+	Remaining int64      `json:"remaining" doc:"What can still be reserved, with the overdraft"`
+	ResetsAt  *time.Time `json:"resetsAt,omitempty" doc:"When the window ends, or a rolling one begins to free what was used; absent: never"`
+}
+
+// BudgetPatch changes a budget; what is absent stays.
+type BudgetPatch struct {
+	Scope     *string `json:"scope,omitempty" doc:"Whose it is: organization, team/NAME, user/NAME or key/NAME"`
+	Amount    *string `json:"amount,omitempty" doc:"How much: a number of USD or tokens" example:"5 USD"`
+	Window    *string `json:"window,omitempty" doc:"For what time: hour, day, week, month, lifetime, or a number of days as in 14 days"`
+	Mode      *string `json:"mode,omitempty" enum:"strict,fair" doc:"What a request reserves"`
+	TimeZone  *string `json:"timeZone,omitempty" doc:"IANA name of the zone of the calendar; empty the configured one"`
+	Rolling   *bool   `json:"rolling,omitempty" doc:"The window is the time of that length that ends now"`
+	WarnAt    *[]int  `json:"warnAt,omitempty" doc:"Percentages of the amount at which is warned; empty the default"`
+	Soft      *bool   `json:"soft,omitempty" doc:"Only warns, and refuses nothing"`
+	Overdraft *string `json:"overdraft,omitempty" doc:"How much more than the amount is admitted; empty nothing"`
+	PerMember *bool   `json:"perMember,omitempty" doc:"Of a team: each of its users has the amount"`
+	Message   *string `json:"message,omitempty" maxLength:"500" doc:"Text at the end of refusals; empty the configured one"`
+}
+
 // ApplyRequest is a declarative set of resources.
 type ApplyRequest struct {
 	policy.Resources
@@ -273,7 +305,7 @@ const (
 	ActionUnchanged = "unchanged"
 )
 
-// ApplyResult says what was done with each resource, in the order teams, upstreams, aliases, routes, users, keys.
+// ApplyResult says what was done with each resource, in the order teams, upstreams, aliases, routes, users, keys, budgets.
 type ApplyResult struct {
 	DryRun  bool          `json:"dryRun" doc:"Nothing was changed"`
 	Version int64         `json:"version" doc:"Version of the policy afterwards"`
@@ -282,7 +314,7 @@ type ApplyResult struct {
 
 // ApplyChange is what was done with one resource.
 type ApplyChange struct {
-	Kind   string `json:"kind" enum:"team,upstream,alias,route,user,key"`
+	Kind   string `json:"kind" enum:"team,upstream,alias,route,user,key,budget"`
 	Name   string `json:"name"`
 	Action string `json:"action" enum:"created,updated,unchanged"`
 	Key    string `json:"key,omitempty" doc:"A generated key; shown this once"`

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"carpool/internal/fleet"
@@ -123,7 +124,10 @@ func (n *Node) obey(ctx context.Context) {
 }
 
 func (n *Node) carryOut(ctx context.Context, c fleet.Command) (any, error) {
-	var args fleet.QuotaArgs
+	var args struct {
+		fleet.QuotaArgs
+		fleet.BudgetArgs
+	}
 	if len(c.Args) > 0 {
 		if err := json.Unmarshal(c.Args, &args); err != nil {
 			return nil, fmt.Errorf("cannot read the arguments of %s: %w", c.Kind, err)
@@ -136,6 +140,8 @@ func (n *Node) carryOut(ctx context.Context, c fleet.Command) (any, error) {
 		return n.ledger.KeyActivity(ctx)
 	case fleet.CommandQuotaUsage:
 		return n.quotaUsage(args.Users), nil
+	case fleet.CommandBudgetUsage:
+		return n.budgetUsage(args.Budgets), nil
 	case fleet.CommandUpstreamHealth:
 		return n.upstreamHealth(), nil
 	case fleet.CommandQuotaReset:
@@ -155,6 +161,16 @@ func (n *Node) upstreamHealth() fleet.UpstreamHealth {
 		health[c.Upstream] = append(health[c.Upstream], fleet.Cooling{Cause: c.Cause, Model: c.Model, Seconds: seconds})
 	}
 	return health
+}
+
+func (n *Node) budgetUsage(names []string) fleet.BudgetsUsage {
+	usage := fleet.BudgetsUsage{}
+	for _, b := range n.snapshot.Load().Budgets() {
+		if len(names) == 0 || slices.Contains(names, b.Name) {
+			usage[b.Name] = n.ledger.BudgetUsage(b)
+		}
+	}
+	return usage
 }
 
 func (n *Node) quotaUsage(names []string) fleet.QuotaUsage {

@@ -110,6 +110,7 @@ func document(version int64, upstream string) *policy.Document {
 		Routes:    []policy.RouteSpec{{Name: "all", Upstreams: []string{"main"}}},
 		Users:     []policy.User{{Name: "alice", Quota: policy.Quota{Daily: 1000, Monthly: policy.Unlimited}}},
 		Keys:      []policy.Key{{ID: "k", Name: "laptop", User: "alice", Hash: policy.NewHasher(nil).Hash(key)}},
+		Budgets:   []policy.BudgetSpec{{Name: "alice-day", Scope: "user/alice", Amount: "1000 tokens", Window: "day"}},
 	}
 }
 
@@ -253,6 +254,9 @@ func TestCommands(t *testing.T) {
 	}
 	if u := usage(); u.Used != 0 {
 		t.Errorf("after a reset %+v", u)
+	}
+	if r := ask(fleet.CommandBudgetUsage, fleet.BudgetArgs{Budgets: []string{"alice-day", "none"}}); !strings.HasPrefix(string(r.Result), `{"alice-day":[{"subject":"user/alice","used":15,"reserved":0,"resetsAt":"`) {
+		t.Errorf("budgets %s %s", r.Result, r.Error)
 	}
 	if r := ask(fleet.CommandKeyActivity, nil); !strings.Contains(string(r.Result), `"k":`) {
 		t.Errorf("activity %s %s", r.Result, r.Error)

@@ -22,6 +22,7 @@ type State struct {
 	Upstreams    []Upstream
 	Routes       []policy.RouteSpec
 	Aliases      []policy.AliasSpec
+	Budgets      []policy.BudgetSpec
 	Tokens       []Token
 }
 
@@ -146,6 +147,10 @@ func routeFields(r *policy.RouteSpec) []any {
 	return []any{&r.Name, encoded[policy.RouteSpec]{r}}
 }
 
+func budgetFields(b *policy.BudgetSpec) []any {
+	return []any{&b.Name, encoded[policy.BudgetSpec]{b}}
+}
+
 func aliasFields(a *policy.AliasSpec) []any { return []any{&a.Name, &a.Model} }
 
 func tokenFields(t *Token) []any {
@@ -205,6 +210,10 @@ func (t *Tx) Load(ctx context.Context) (*State, error) {
 		},
 		func() (err error) {
 			state.Aliases, err = collect(ctx, t.tx, aliasFields, `SELECT name, model FROM aliases ORDER BY name`)
+			return err
+		},
+		func() (err error) {
+			state.Budgets, err = collect(ctx, t.tx, budgetFields, `SELECT name, spec FROM budgets ORDER BY name`)
 			return err
 		},
 		func() (err error) {
@@ -320,6 +329,17 @@ func (t *Tx) PutAlias(ctx context.Context, a policy.AliasSpec) error {
 // DeleteAlias removes a model alias.
 func (t *Tx) DeleteAlias(ctx context.Context, name string) error {
 	return t.exec(ctx, "remove the alias", `DELETE FROM aliases WHERE name = ?`, name)
+}
+
+// PutBudget stores a budget, replacing one of the same name.
+func (t *Tx) PutBudget(ctx context.Context, b policy.BudgetSpec) error {
+	return t.exec(ctx, "store the budget", `INSERT INTO budgets (name, spec) VALUES (?, ?)
+		ON CONFLICT (name) DO UPDATE SET spec = excluded.spec`, budgetFields(&b)...)
+}
+
+// DeleteBudget removes a budget.
+func (t *Tx) DeleteBudget(ctx context.Context, name string) error {
+	return t.exec(ctx, "remove the budget", `DELETE FROM budgets WHERE name = ?`, name)
 }
 
 // PutToken stores a new administrator's token.

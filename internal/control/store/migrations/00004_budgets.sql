@@ -1,0 +1,5 @@
+-- +goose Up
+CREATE TABLE budgets (
+    name TEXT PRIMARY KEY,
+    spec TEXT NOT NULL
+);
