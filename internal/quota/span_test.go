@@ -199,7 +199,7 @@ func TestPot(t *testing.T) {
 			},
 			"settle": func(t *rapid.T) {
 				if len(held) == 0 {
-					t.Skip("nothing is held")
+					return
 				}
 				i := rapid.IntRange(0, len(held)-1).Draw(t, "which")
 				h := held[i]
