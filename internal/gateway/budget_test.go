@@ -97,8 +97,12 @@ func TestStrictBudgetInDollars(t *testing.T) {
 		if admitted != room {
 			t.Errorf("%d admitted, want %d", admitted, room)
 		}
-		if _, reserved := r.used("alice-week"); reserved != 0 {
-			t.Errorf("%d reserved", reserved)
+		var cost int64
+		for _, e := range r.entries(room) {
+			cost += e.Cost
+		}
+		if used, reserved := r.used("alice-week"); reserved != 0 || used != cost || used == 0 || used > int64(room)*most {
+			t.Errorf("%d used, %d reserved; the entries cost %d of %d", used, reserved, cost, int64(room)*most)
 		}
 	}
 }
