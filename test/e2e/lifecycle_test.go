@@ -161,7 +161,9 @@ func TestReload(t *testing.T) {
 	write(t, config, fixed)
 	write(t, resources, resourcesFor(sim.url, -1)+"  - {name: textless, user: alice}\n")
 	g.reaches(reloadFailure, 5)
-	g.logged("that a key has no text", func(_ string, line map[string]any) bool { return strings.Contains(fmt.Sprint(line["error"]), `key "textless"`) })
+	g.logged("that a key has no text", func(_ string, line map[string]any) bool {
+		return strings.Contains(fmt.Sprint(line["error"]), `key "textless"`)
+	})
 	if strings.Contains(g.proc.stderr.String(), "cpk_") {
 		t.Error("the log shows a key")
 	}
