@@ -121,7 +121,8 @@ The commands that administer a server reach it through the Unix socket in its da
 		newUserCommand(a), newTeamCommand(a), newKeyCommand(a), newBudgetCommand(a), newUpstreamCommand(a), newRouteCommand(a),
 		newAliasCommand(a), newQuotaCommand(a), newAdminCommand(a), newApplyCommand(a))
 	addGroup(root, groupInspect,
-		newUsageCommand(a), newReportCommand(a), newSessionCommand(a), newReconcileCommand(a), newConfigCommand(a), newVersionCommand(a))
+		newUsageCommand(a), newReportCommand(a), newSessionCommand(a), newReconcileCommand(a), newDBCommand(a), newConfigCommand(a),
+		newVersionCommand(a))
 	root.AddCommand(newDocsCommand(a))
 	root.SetHelpCommand(newHelpCommand())
 	root.SetCompletionCommandGroupID(groupInspect)

@@ -122,7 +122,11 @@ func (s *standalone) open(ctx context.Context, a *app, master control.MasterKey)
 		return err
 	}
 	s.warnOfPrices(ctx)
-	s.ledger, err = ledger.Open(ctx, cfg.Storage.Path, ledger.Options{Node: cfg.Node.Name, Now: a.now, Log: s.log, Registerer: s.registry})
+	signer, err := ledger.LoadKey(nodeKey(cfg), rand.Reader)
+	if err != nil {
+		return err
+	}
+	s.ledger, err = ledger.Open(ctx, cfg.Storage.Path, ledger.Options{Node: cfg.Node.Name, Now: a.now, Log: s.log, Registerer: s.registry, Key: signer})
 	if err != nil {
 		return err
 	}

@@ -47,9 +47,11 @@ type snapshot struct {
 	open   []*leftover
 }
 
-func (s *snapshot) apply(*transaction) (err error) {
-	s.open, err = s.writer.leftovers()
-	return err
+func (s *snapshot) apply(tx *transaction) (err error) {
+	if s.open, err = s.writer.leftovers(); err != nil {
+		return err
+	}
+	return tx.sign()
 }
 
 func (*snapshot) committed(*Ledger) {}

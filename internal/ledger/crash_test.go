@@ -192,11 +192,15 @@ func TestCrashSettlesWhatWasOpen(t *testing.T) {
 	}
 }
 
-// reconcile checks that the file agrees with itself: no opening is left, and each counter is the sum of its entries.
+// reconcile checks that the file agrees with itself: no opening is left, each counter is the sum of its entries, and the
+// chain holds.
 func reconcile(t testing.TB, path string) {
 	t.Helper()
 	if err := disagreement(t.Context(), path); err != nil {
 		t.Error(err)
+	}
+	if v, err := ledger.Verify(t.Context(), path, ledger.Audit{}); err != nil || len(v.Findings) > 0 {
+		t.Errorf("%+v %v", v, err)
 	}
 }
 

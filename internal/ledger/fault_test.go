@@ -125,7 +125,7 @@ func TestBadOperationsDoNotFailTheirNeighbours(t *testing.T) {
 	})
 	submit(step(func(tx *transaction) error {
 		tx.lastSeq += 100
-		_, err := tx.exec(tx.stmt.prune, 1)
+		_, err := tx.exec(tx.stmt.renumber, 1)
 		return err
 	}), func(err error) {
 		if err == nil {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,7 @@ type Options struct {
 	Now        func() time.Time      // clock; nil is time.Now
 	Log        *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
+	Key        ed25519.PrivateKey    // signs the heads of the chain of entries, see LoadKey; nil: they are not signed
 
 	tune tuning // zero fields stand for the constants
 }
@@ -103,19 +105,21 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.close = sync.OnceValue(l.shut)
-	if err := l.open(ctx, path, o.Registerer); err != nil {
+	if err := l.open(ctx, path, o.Registerer, o.Key); err != nil {
 		return nil, fmt.Errorf("cannot open ledger %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func (l *Ledger) open(ctx context.Context, path string, registerer prometheus.Registerer) (err error) {
+func (l *Ledger) open(ctx context.Context, path string, registerer prometheus.Registerer, key ed25519.PrivateKey) (err error) {
 	if l.file, err = openFile(ctx, path); err != nil {
 		return err
 	}
 	if l.mover, err = newMover(ctx, l); err != nil {
 		return errors.Join(explain(err), l.file.close())
 	}
+	c := &l.mover.tx.chain
+	c.key, c.node, c.now = key, l.node, l.now
 	if l.gauges, err = newMetrics(l, registerer); err != nil {
 		return errors.Join(err, l.mover.tx.close(), l.file.close())
 	}
@@ -140,6 +144,8 @@ func (l *Ledger) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.checkHead(ctx)
+	l.mover.sign()
 	if err := l.load(ctx); err != nil {
 		return err
 	}

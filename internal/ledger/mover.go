@@ -32,9 +32,11 @@ type operation interface {
 // mover owns the connection that writes. Its goroutine takes the settlements that the journal has and books them in the
 // database, many in one transaction.
 type mover struct {
-	ledger *Ledger
-	tx     *transaction
-	stale  bool // a transaction failed: what tx assumes of the file has to be read again
+	ledger    *Ledger
+	tx        *transaction
+	signedAt  time.Time // see sign
+	signedSeq int64
+	stale     bool // a transaction failed: what tx assumes of the file has to be read again
 
 	moved   atomic.Int64 // the last sequence number in the database
 	recent  recent
@@ -217,6 +219,7 @@ func (m *mover) step() {
 	m.recovered()
 	signal(m.room)
 	m.drop()
+	m.signSometimes()
 }
 
 // keep remembers settlements that are in the database, and gives back what only the way there needed.
@@ -391,6 +394,7 @@ func (m *mover) close(open []*leftover) error {
 	if err := m.carry(open); err != nil {
 		return fmt.Errorf("%d exchanges wait in the journal for the next start: %w", len(open), explain(err))
 	}
+	m.sign()
 	return m.tx.checkpoint()
 }
 

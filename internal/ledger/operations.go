@@ -160,7 +160,7 @@ func (l *Ledger) SkipTo(ctx context.Context, seq int64) error {
 	if seq <= l.Acknowledged() {
 		return nil
 	}
-	s := &skip{seq: seq, recent: &l.mover.recent}
+	s := &skip{seq: seq, recent: &l.mover.recent, now: l.now}
 	if err := errors.Join(l.writer.do(ctx, s), s.failed); err != nil {
 		return fmt.Errorf("cannot go on after entry %d: %w", seq, err)
 	}
@@ -171,6 +171,7 @@ func (l *Ledger) SkipTo(ctx context.Context, seq int64) error {
 type skip struct {
 	seq    int64
 	recent *recent
+	now    func() time.Time
 	failed error
 }
 
@@ -181,15 +182,23 @@ func (s *skip) apply(tx *transaction) error {
 	s.recent.clear()
 	// All unacknowledged entries up to seq, without gaps, move behind what is there.
 	end := max(tx.lastSeq, s.seq)
-	moved, err := tx.exec(tx.stmt.renumber, end-tx.acknowledged, tx.acknowledged, s.seq)
+	before := tx.acknowledged
+	moved, err := tx.exec(tx.stmt.renumber, end-before, before, s.seq)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.exec(tx.stmt.acknowledge, s.seq); err != nil {
 		return err
 	}
+	if _, err := tx.conn.ExecContext(context.Background(), `INSERT INTO skipped (first, last, at) VALUES (?, ?, ?)`,
+		before+1, s.seq, s.now().UnixMicro()); err != nil {
+		return err
+	}
 	tx.acknowledged, tx.lastSeq = s.seq, end+moved
-	return nil
+	if err := tx.relink(before); err != nil {
+		return err
+	}
+	return tx.sign()
 }
 
 // committed runs while the writer waits. What it writes next has a number that makes no sense without the transaction,
@@ -198,6 +207,7 @@ func (s *skip) committed(l *Ledger) {
 	l.writer.seq = l.mover.tx.lastSeq
 	l.lastSeq.Store(l.mover.tx.lastSeq)
 	s.failed = l.mover.tx.checkpoint()
+	l.mover.exportSigned()
 	l.announce()
 }
 
@@ -221,8 +231,9 @@ func (a *acknowledgement) committed(l *Ledger) { l.mover.recent.acknowledged(a.s
 
 const pruneStep = 2000 // entries deleted in one transaction, so that requests need not wait long
 
-// Prune forgets acknowledged entries that started before olderThan, and counters of windows that ended before it. It
-// returns the number of entries deleted, also beside an error.
+// Prune forgets acknowledged entries that started before olderThan, up to the first, by number, that did not, and counters
+// of windows that ended before it and have no entries any more. It returns the number of entries deleted, also beside an
+// error.
 func (l *Ledger) Prune(ctx context.Context, olderThan time.Time) (int64, error) {
 	var total int64
 	for {
@@ -243,8 +254,21 @@ type pruning struct {
 }
 
 func (p *pruning) apply(tx *transaction) (err error) {
-	if p.deleted, err = tx.exec(tx.stmt.prune, p.olderThan.UnixMicro(), tx.acknowledged, pruneStep); err != nil {
+	last, err := p.count(tx)
+	if err != nil {
 		return err
+	}
+	if p.deleted > 0 {
+		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE chain SET passed = ?1, hash = (SELECT hash FROM entries WHERE seq = ?1)
+			WHERE passed < ?1`, last); err != nil {
+			return err
+		}
+		if _, err := tx.exec(tx.stmt.prune, last); err != nil {
+			return err
+		}
+		if err := tx.sign(); err != nil {
+			return err
+		}
 	}
 	for _, stmt := range []*sql.Stmt{tx.stmt.pruneCounters, tx.stmt.pruneBudgets} {
 		if _, err = tx.exec(stmt, p.olderThan.Unix()); err != nil {
@@ -254,4 +278,46 @@ func (p *pruning) apply(tx *transaction) (err error) {
 	return nil
 }
 
-func (*pruning) committed(*Ledger) {}
+// count looks up what goes, from the oldest number on up to the first entry that stays, so that what is left is a chain.
+// It notes in the counters what they will have no entries of any more, and returns the last number that goes.
+func (p *pruning) count(tx *transaction) (last int64, err error) {
+	rows, err := tx.conn.QueryContext(context.Background(),
+		`SELECT seq, started_at, user_name, day, month, quota_tokens FROM entries WHERE seq <= ? ORDER BY seq LIMIT ?`, tx.acknowledged, pruneStep)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	gone := make(map[accountKey]int64)
+	for rows.Next() {
+		var seq, started, tokens int64
+		var user, day, month string
+		if err := rows.Scan(&seq, &started, &user, &day, &month, &tokens); err != nil {
+			return 0, err
+		}
+		if started >= p.olderThan.UnixMicro() {
+			break
+		}
+		last = seq
+		p.deleted++
+		if tokens != 0 {
+			gone[accountKey{user, quota.Daily, day}] += tokens
+			gone[accountKey{user, quota.Monthly, month}] += tokens
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return 0, err
+	}
+	for key, tokens := range gone {
+		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE counters SET pruned = pruned + ? WHERE user_name = ? AND period = ? AND label = ?`,
+			tokens, key.user, string(key.window), key.label); err != nil {
+			return 0, err
+		}
+	}
+	return last, nil
+}
+
+func (p *pruning) committed(l *Ledger) {
+	if p.deleted > 0 {
+		l.mover.exportSigned()
+	}
+}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -20,6 +21,7 @@ type transaction struct {
 	stmt statements
 
 	lastSeq, acknowledged int64 // as of this transaction
+	chain                 chain
 
 	rows    []driver.NamedValue // entries that are not written yet, see insert
 	charges map[accountKey]charged
@@ -56,9 +58,9 @@ const insertOpening = `INSERT OR IGNORE INTO openings
 const (
 	insertEntry = `INSERT INTO entries
 		(seq, node, id, user_name, endpoint, outcome, started_at, day, month,
-		 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, charges, body) VALUES ` + entryRow
-	entryRow     = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))`
-	entryColumns = 18
+		 input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, charges, body, hash) VALUES ` + entryRow
+	entryRow     = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?)`
+	entryColumns = 19
 	rowsAtOnce   = 32
 
 	addUsed = `INSERT INTO counters (user_name, period, label, ends_at, used, waived) VALUES (?1, ?2, ?3, ?4, ?5, 0)
@@ -90,9 +92,8 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 		{&s.resetAll, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ?`},
 		{&s.acknowledge, `UPDATE state SET acknowledged = ?`},
 		{&s.renumber, `UPDATE entries SET seq = seq + ?1 WHERE seq > ?2 AND seq <= ?3`},
-		{&s.prune, `DELETE FROM entries WHERE seq IN
-			(SELECT seq FROM entries WHERE started_at < ? AND seq <= ? ORDER BY started_at LIMIT ?)`},
-		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ?`},
+		{&s.prune, `DELETE FROM entries WHERE seq <= ?`},
+		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ? AND used + waived = pruned`},
 		{&s.pruneBudgets, `DELETE FROM budget_counters WHERE ends_at < ?`},
 		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)) FROM state`},
 		{&s.checkpoint, `PRAGMA wal_checkpoint(PASSIVE)`},
@@ -132,7 +133,7 @@ func (tx *transaction) readState(ctx context.Context) error {
 	if err := tx.stmt.readState.QueryRowContext(ctx).Scan(&tx.acknowledged, &tx.lastSeq); err != nil {
 		return fmt.Errorf("cannot read the ledger's state: %w", err)
 	}
-	return nil
+	return tx.chain.readHash(ctx, tx.conn)
 }
 
 func (tx *transaction) exec(stmt *sql.Stmt, args ...any) (int64, error) {
@@ -172,6 +173,8 @@ func (tx *transaction) insert(seq int64, s *settlement) error {
 		tx.add(string(appendCharges(nil, s.charges)))
 	}
 	tx.add(s.body)
+	tx.chain.head = tx.chain.head.next(&tx.chain.scratch, seq, e.Node, s.body)
+	tx.add(bytes.Clone(tx.chain.head[:]))
 	if len(tx.rows) < rowsAtOnce*entryColumns {
 		return nil
 	}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"carpool/internal/config"
+	"carpool/internal/control"
+	"carpool/internal/ledger"
+	"carpool/internal/price"
+)
+
+func newDBCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "db",
+		Short:   "Verify the databases of a server",
+		Example: "  carpool db verify --config carpool.yaml",
+	}
+	cmd.AddCommand(newDBVerifyCommand(a))
+	return cmd
+}
+
+// nodeKey is the node's key in the data folder.
+func nodeKey(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "node.key") }
+
+// errUnverified is the result of a verification that found something.
+var errUnverified = errors.New("the books are not as they should be; see docs/reliability.md")
+
+func newDBVerifyCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Check that the books are whole, unchanged and add up",
+		Long: `Check the databases of a server, which may be running: that SQLite finds both whole, that no entry of the ledger
+was changed, removed or moved (each has the hash of the one before it, and the newest is signed), that every quota
+counter is what its entries add up to, that what an entry costs follows from its usage, and that control has the
+same entries. Nothing is changed. The exit status is 1 when anything is wrong; each finding says what to do.
+
+The files are read directly, so this runs on the server's machine with --config or --data.`,
+		Example: "  carpool db verify --data ./carpool-data\n  carpool db verify --config /etc/carpool/carpool.yaml --output json",
+		Args:    arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			result, err := verifyBooks(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			if err := a.show(result, func() string { return verifiedText(result) }); err != nil {
+				return err
+			}
+			if len(result.Findings) > 0 {
+				return errUnverified
+			}
+			return nil
+		},
+	}
+}
+
+// verifyBooks verifies the ledger against itself and against control's database.
+func verifyBooks(ctx context.Context, cfg *config.Config) (v *ledger.Verified, err error) {
+	books, err := control.OpenBooks(ctx, cfg.Control.Store.Path) // first: the ledger has all that control has
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, books.Close()) }()
+	prices, err := price.New(cfg.Prices.Overlay())
+	if err != nil {
+		return nil, fmt.Errorf("prices: %w", err)
+	}
+	audit := ledger.Audit{Node: cfg.Node.Name, Cost: func(e *ledger.Entry) (int64, bool) {
+		r, whole := e.PriceRequest()
+		if !whole || e.PriceVersion != prices.Version() {
+			return 0, false
+		}
+		return prices.Cost(e.StartedAt, r).Total, true
+	}}
+	key, err := ledger.ReadKey(nodeKey(cfg))
+	switch {
+	case err == nil:
+		audit.Key, _ = key.Public().(ed25519.PublicKey)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	damage, err := books.Damage(ctx)
+	if err != nil {
+		damage = []string{err.Error()}
+	}
+	if len(damage) == 0 {
+		audit.Copy = books
+	}
+	if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
+		return nil, err
+	}
+	for _, line := range damage {
+		v.Findings = append(v.Findings, ledger.Finding{
+			Check: "integrity", What: "control's database is damaged: " + line,
+			Do: "stop the server, move the file and its -wal file away and restore a backup",
+		})
+	}
+	v.Findings = orEmpty(v.Findings)
+	return v, nil
+}
+
+func verifiedText(v *ledger.Verified) string {
+	var text strings.Builder
+	for _, f := range v.Findings {
+		fmt.Fprintf(&text, "%s: %s; %s\n", f.Check, printable(f.What), f.Do)
+	}
+	signed := "not signed"
+	if v.Key != "" {
+		signed = "signed up to entry " + strconv.FormatInt(v.Signed, 10) + " with the key " + v.Key
+	}
+	result := "nothing is wrong"
+	if n := len(v.Findings); n > 0 {
+		result = fmt.Sprintf("%d findings", n)
+	}
+	fmt.Fprintf(&text, "%d entries, %d in the chain, %d priced again, %d compared with control, %d counters, %d open: %s\n",
+		v.Entries, v.Chained, v.Priced, v.Compared, v.Counters, v.Open, result)
+	fmt.Fprintf(&text, "head %d %s, %s\n", v.LastSeq, v.Hash, signed)
+	return text.String()
+}

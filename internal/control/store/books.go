@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"net/url"
+	"os"
+
+	"carpool/internal/fleet"
+)
+
+// Books is one moment of the entries in a database, read without changing it, also beside a server.
+type Books struct {
+	db *sql.DB
+	tx *sql.Tx
+}
+
+// OpenBooks opens the database at path for reading. Close what it returns.
+func OpenBooks(ctx context.Context, path string) (_ *Books, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("cannot read the database: %w", err)
+	}
+	b := &Books{}
+	if b.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)"); err != nil {
+		return nil, fmt.Errorf("cannot read the database %s: %w", path, err)
+	}
+	if b.tx, err = b.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot read the database %s: %w", path, err), b.db.Close())
+	}
+	return b, nil
+}
+
+// Close ends the reading.
+func (b *Books) Close() error { return errors.Join(b.tx.Rollback(), b.db.Close()) }
+
+// Damage returns what SQLite finds wrong with the database, nothing when it is whole.
+func (b *Books) Damage(ctx context.Context) ([]string, error) {
+	lines, err := collect(ctx, b.tx, func(line *string) []any { return []any{line} }, "PRAGMA integrity_check")
+	if err != nil {
+		return nil, fmt.Errorf("cannot check the database: %w", advise(err))
+	}
+	if len(lines) == 1 && lines[0] == "ok" {
+		return nil, nil
+	}
+	return lines, nil
+}
+
+// Entries returns a node's entries by ascending number.
+func (b *Books) Entries(ctx context.Context, node string) iter.Seq2[fleet.Entry, error] {
+	return func(yield func(fleet.Entry, error) bool) {
+		fail := func(err error) { yield(fleet.Entry{}, fmt.Errorf("cannot read control's entries: %w", err)) }
+		rows, err := b.tx.QueryContext(ctx, `SELECT `+entryColumns+` FROM entries WHERE node = ? ORDER BY seq`, node)
+		if err != nil {
+			fail(err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var e fleet.Entry
+			if err := rows.Scan(entryFields(&e)...); err != nil {
+				fail(err)
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			fail(err)
+		}
+	}
+}
+
+// Contiguous returns the number up to which there is nothing of a node to wait for.
+func (b *Books) Contiguous(ctx context.Context, node string) (mark int64, err error) {
+	if err := b.tx.QueryRowContext(ctx, `SELECT coalesce(max(contiguous), 0) FROM nodes WHERE name = ?`, node).Scan(&mark); err != nil {
+		return 0, fmt.Errorf("cannot read the mark of node %s: %w", node, err)
+	}
+	return mark, nil
+}
+
+// Has reports whether there is an exchange under whatever number.
+func (b *Books) Has(ctx context.Context, e *fleet.Entry) (has bool, err error) {
+	who := identify(e)
+	if err := b.tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM entries WHERE started_at = ? AND id = ?)`, who.startedAt, who.id).Scan(&has); err != nil {
+		return false, fmt.Errorf("cannot look up exchange %s: %w", e.ID, err)
+	}
+	return has, nil
+}
