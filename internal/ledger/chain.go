@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -212,6 +213,20 @@ type chain struct {
 	key     ed25519.PrivateKey // nil: heads are not signed
 	node    string
 	now     func() time.Time
+
+	values [rowsAtOnce]driver.Value // the hashes of the rows that are not written yet, made once
+}
+
+// value makes a link the newest and returns it as a value for the row with an index.
+func (c *chain) value(row int, l link) driver.Value {
+	c.head = l
+	value, ok := c.values[row].([]byte)
+	if !ok {
+		value = make([]byte, len(l))
+		c.values[row] = value
+	}
+	copy(value, l[:])
+	return c.values[row]
 }
 
 // querier is a connection or a transaction.

@@ -42,6 +42,11 @@
 // twice. SkipTo, with control's mark, goes on after them. This is the only place where numbers are left out, and where an
 // entry changes its number: the journal's records of it are below the last number then, and are not booked again.
 //
+// # What shows changes
+//
+// Entries are a chain of hashes whose newest is signed now and then, see chain.go and docs/adr/0007. Verify follows it, and
+// recalculates whatever can be, without being in the way of the process that has the file.
+//
 // A file belongs to one process at a time. The outbox is the tail of the entries that control has not acknowledged:
 // Outbox, Acknowledge, Committed.
 package ledger

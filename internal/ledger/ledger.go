@@ -145,7 +145,7 @@ func (l *Ledger) start(ctx context.Context) error {
 		return err
 	}
 	l.checkHead(ctx)
-	l.mover.sign()
+	l.mover.sign() //nolint:contextcheck // a statement of it that began must end
 	if err := l.load(ctx); err != nil {
 		return err
 	}

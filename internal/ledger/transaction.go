@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -173,8 +172,7 @@ func (tx *transaction) insert(seq int64, s *settlement) error {
 		tx.add(string(appendCharges(nil, s.charges)))
 	}
 	tx.add(s.body)
-	tx.chain.head = tx.chain.head.next(&tx.chain.scratch, seq, e.Node, s.body)
-	tx.add(bytes.Clone(tx.chain.head[:]))
+	tx.add(tx.chain.value(len(tx.rows)/entryColumns, tx.chain.head.next(&tx.chain.scratch, seq, e.Node, s.body)))
 	if len(tx.rows) < rowsAtOnce*entryColumns {
 		return nil
 	}
