@@ -35,6 +35,7 @@ type exchange struct {
 	model     string
 	stream    bool
 	usage     jsontext.Value
+	free      bool // the message declined before any output
 	status    int
 	sum       hash.Hash
 	sink      *sink
@@ -70,6 +71,7 @@ func (x *exchange) close() {
 		if x.cred != nil {
 			rec.Credential = x.cred.Name
 		}
+		rec.free = x.free
 		rec.BodyBytes, rec.BodySHA256 = x.bodyBytes, hex.EncodeToString(x.bodySum[:])
 		rec.Model, rec.Stream, rec.Status, rec.Usage, rec.ClientGone = x.model, x.stream, x.status, x.usage, gone
 		rec.ResponseSHA256 = hex.EncodeToString(x.sum.Sum(nil))

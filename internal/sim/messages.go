@@ -130,7 +130,7 @@ func (s *Server) answer(x *exchange, q *request, st step, scripted bool, index i
 	}
 	out := a.limit(q)
 	a.account(prompt, out, st)
-	x.usage = value(a.Final)
+	x.usage, x.free = value(a.Final), a.Stop == "refusal" && len(a.Blocks) == 0
 	x.rate, _ = s.spend(x.cred, prompt.input+prompt.write5m+prompt.write1h, out, false)
 	return a
 }

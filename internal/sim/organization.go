@@ -39,10 +39,10 @@ func (b *billed) add(o billed) {
 	b.webSearches += o.webSearches
 }
 
-// bill books what a request used; a request for a model that there is not used nothing. The caller holds s.mu.
+// bill books what a request used. A refusal before any output is free, and a request for a model that there is not used nothing. The caller holds s.mu.
 func (s *Server) bill(r *Request) {
 	m, known := s.lookup(r.Model)
-	if len(r.Usage) == 0 || !known {
+	if len(r.Usage) == 0 || r.free || !known {
 		return
 	}
 	var usage struct {

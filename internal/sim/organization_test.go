@@ -41,10 +41,9 @@ func TestUsageAndCostReports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	send := func(model, usage string) {
+	answer := func(model, step string) {
 		t.Helper()
-		body := `{"model":"` + model + `","max_tokens":10,"messages":[{"role":"user","content":"[[sim {\"text\":\"hi\",\"usage\":` +
-			strings.ReplaceAll(usage, `"`, `\"`) + `}]]"}]}`
+		body := `{"model":"` + model + `","max_tokens":10,"messages":[{"role":"user","content":"[[sim ` + strings.ReplaceAll(step, `"`, `\"`) + `]]"}]}`
 		r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/v1/messages", strings.NewReader(body))
 		r.Header.Set("X-Api-Key", DefaultKey)
 		r.Header.Set("Anthropic-Version", "2023-06-01")
@@ -55,6 +54,8 @@ func TestUsageAndCostReports(t *testing.T) {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
 	}
+	send := func(model, usage string) { answer(model, `{"text":"hi","usage":`+usage+`}`) }
+	answer("claude-sonnet-4-5", `{"stop":"refusal","usage":{"input_tokens":5000,"output_tokens":0}}`) // before any output: free
 	send("claude-sonnet-4-5", `{"input_tokens":100,"output_tokens":10,"cache_read_input_tokens":1000}`)
 	send("claude-sonnet-4-5-20250929", `{"input_tokens":1,"output_tokens":1,"cache_creation_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20},"server_tool_use":{"web_search_requests":2}}`)
 	now = now.Add(2 * time.Minute) // the next day
@@ -126,7 +127,7 @@ func TestUsageAndCostReports(t *testing.T) {
 	if status := ask(t, s, "cost_report?starting_at=2026-11-20T00:00:00Z", DefaultKey, nil); status != http.StatusUnauthorized {
 		t.Errorf("a developer's key: %d", status)
 	}
-	if n := s.Counters().Requests; n != 3 {
+	if n := s.Counters().Requests; n != 4 {
 		t.Errorf("%d requests were recorded", n)
 	}
 }

@@ -35,6 +35,8 @@ type Request struct {
 	ResponseSHA256 string         `json:"response_sha256"` // hex, of the body's bytes as sent, compressed if they were
 	ClientGone     bool           `json:"client_gone"`     // the client went away before the answer was complete
 	Usage          jsontext.Value `json:"usage,omitzero"`  // of a message that was begun, as in its last event
+
+	free bool // the usage is not billed
 }
 
 // Counters are totals since the start or the last reset; InFlight and Held are current.

@@ -10,7 +10,8 @@ import (
 )
 
 // What a real server has in its books is what the provider reports, to the token and the micro-dollar: streams and plain
-// answers, several models, cache reads and writes of both lifetimes, web searches, and errors, which cost nothing.
+// answers, several models, cache reads and writes of both lifetimes, web searches, and what costs nothing: errors, and
+// refusals before any output.
 func TestBooksAreTheProvidersReport(t *testing.T) {
 	sim := startSim(t)
 	g := startServe(t, sim.url, -1)
@@ -23,6 +24,7 @@ func TestBooksAreTheProvidersReport(t *testing.T) {
 				"server_tool_use": map[string]any{"web_search_requests": 3},
 			}}),
 			script(map[string]any{"text": "no", "status": 400}),
+			script(map[string]any{"stop": "refusal", "usage": map[string]any{"input_tokens": 5000, "output_tokens": 0}}),
 		} {
 			body := prompt(text)
 			body["model"], body["stream"] = model, i%2 == 0
