@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"carpool/internal/control"
+	"carpool/internal/control/store"
 	"carpool/internal/policy"
 	"carpool/internal/price"
 )
@@ -278,4 +280,23 @@ func TestSecretsAppearNowhere(t *testing.T) {
 			check(file, data)
 		}
 	}
+}
+
+// TestStoredPricesDoNotKeepAServerFromStarting: those of the configuration count.
+func TestStoredPricesDoNotKeepAServerFromStarting(t *testing.T) {
+	folder := t.TempDir()
+	c := must[*control.Control](t)(control.Open(t.Context(), options(t, folder)))
+	must[any](t)(nil, c.Close())
+	books := must[*store.Store](t)(store.Open(t.Context(), options(t, folder).StorePath))
+	must[any](t)(nil, books.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		state, err := tx.Load(ctx)
+		if err != nil {
+			return err
+		}
+		state.Settings.Prices = price.Overlay{Models: []price.Rates{{Model: "m", Input: "-1", Output: "1"}}}
+		return tx.PutPolicy(ctx, state)
+	}))
+	must[any](t)(nil, books.Close())
+	c = must[*control.Control](t)(control.Open(t.Context(), options(t, folder)))
+	must[any](t)(nil, c.Close())
 }

@@ -114,6 +114,9 @@ func (c *Control) start(ctx context.Context) error {
 		}
 	}
 	if state.Version > 0 {
+		// What was right for the prices that another version of Carpool published need not be right for these: what counts is what the
+		// configuration says now, which is brought in force below.
+		state.Settings.Prices = c.options.Settings.Prices
 		next, err := c.compile(state)
 		if err != nil {
 			return fmt.Errorf("cannot use the policy in %s: %w", c.options.StorePath, err)
