@@ -212,7 +212,8 @@ func TestCostOfAClientThatLeaves(t *testing.T) {
 					leave()
 				}
 			}()
-			resp, err := http.DefaultTransport.RoundTrip(req)
+			transport := &http.Transport{DisableKeepAlives: true}
+			resp, err := transport.RoundTrip(req)
 			if err == nil {
 				readUntil(t, resp.Body, c.pieces[len(c.pieces)-1])
 				leave()
@@ -301,7 +302,8 @@ func TestEachExchangeIsChargedOnce(t *testing.T) {
 		group.Go(func() {
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
-			resp, err := http.DefaultTransport.RoundTrip(r.request("POST", "/v1/messages", streamRequest).WithContext(ctx))
+			transport := &http.Transport{DisableKeepAlives: true}
+			resp, err := transport.RoundTrip(r.request("POST", "/v1/messages", streamRequest).WithContext(ctx))
 			if err != nil {
 				return
 			}
