@@ -65,7 +65,7 @@ func (g *Gateway) admit(ctx context.Context, x *exchange, body *wire.Body) (*led
 	switch {
 	case err == nil:
 		if x.spending != nil {
-			x.spending.use, _ = open.Fullest()
+			x.spending.use = open.Fullest()
 		}
 		return open, nil
 	case errors.As(err, &denied):

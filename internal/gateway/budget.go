@@ -15,7 +15,7 @@ import (
 // spending is what an exchange with budgets knows of them: what it was expected to use and what was used of the fullest.
 type spending struct {
 	guess worth
-	use   ledger.BudgetUse
+	use   *ledger.BudgetUse
 }
 
 // worth is what a request uses, or may use.
@@ -168,7 +168,7 @@ func period(b *policy.Budget) string {
 
 // tell puts what is used of the fullest budget into the head of an answer.
 func (s *spending) tell(head *wire.Head) {
-	if s == nil || s.use.Budget == nil {
+	if s == nil || s.use == nil {
 		return
 	}
 	var resets time.Time

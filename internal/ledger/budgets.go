@@ -138,15 +138,15 @@ func (l *Ledger) holdBudgets(x *Exchange, claims []Claim, now time.Time) {
 	for i := range claims {
 		p := l.books.pot(claims[i].Account)
 		if use := p.use(claims[i].Account, now); i == 0 || use.Share() > x.fullest.Share() {
-			x.fullest = use
+			x.fullest = &use
 		}
 		charges[i] = p.take(&claims[i], now)
 	}
 	x.settlement.charges = charges
 }
 
-// Fullest returns the budget of which the largest part was used when the exchange was admitted; ok is false when it has none.
-func (x *Exchange) Fullest() (use BudgetUse, ok bool) { return x.fullest, x.fullest.Budget != nil }
+// Fullest returns the budget of which the largest part was used when the exchange was admitted, nil when it has none.
+func (x *Exchange) Fullest() *BudgetUse { return x.fullest }
 
 // Budget returns the use of a budget by all subjects that the books know; one that is nobody's yet has its scope.
 func (l *Ledger) Budget(b *policy.Budget) []BudgetUse {

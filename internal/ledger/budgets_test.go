@@ -216,7 +216,7 @@ func TestThresholdsAreLoggedOnce(t *testing.T) {
 	c := strict("1 USD", "day", 10)
 	for i, cost := range []int64{700_000, 60_000, 60_000, 140_000} {
 		x := reserve(t, l, claiming(fmt.Sprint(i), c))
-		if use, ok := x.Fullest(); !ok || use.Name != "user-alice" {
+		if use := x.Fullest(); use == nil || use.Name != "user-alice" {
 			t.Errorf("%+v", use)
 		}
 		pay(t, x, cost)

@@ -74,7 +74,7 @@ type Exchange struct {
 	ledger     *Ledger
 	entry      Entry // as it was opened
 	formula    policy.Formula
-	fullest    BudgetUse
+	fullest    *BudgetUse // nil: no budgets
 	opening    opening
 	settlement settlement
 	ticket     ticket // of one after the other
