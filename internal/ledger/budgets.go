@@ -58,7 +58,12 @@ type held struct {
 type pot struct {
 	quota.Pot
 	budget *policy.Budget // as the last request knew it; nil: none came yet
+	label  string         // of the slot of the last request
 }
+
+// rollingGrace is how long a slot that a rolling window has left is kept in memory: a clock that is set back can bring it in
+// again. There are sixty to a window, and every request sums them up.
+const rollingGrace = 2 * time.Hour
 
 type potKey struct{ budget, subject, series string }
 
@@ -104,6 +109,10 @@ func (c *Claim) asked() int64 {
 // take reserves a claim, which fits.
 func (p *pot) take(c *Claim, now time.Time) charge {
 	at := c.Span.Slot(now)
+	if p.label != at.Label && c.Span.Rolling {
+		p.Forget(now.Add(-rollingGrace))
+	}
+	p.label = at.Label
 	slot, asked := p.Open(at.Label, at.End), c.asked()
 	slot.Reserve(asked)
 	return charge{
