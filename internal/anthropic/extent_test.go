@@ -52,3 +52,25 @@ func TestMeasure(t *testing.T) {
 		}
 	}
 }
+
+// FuzzMeasure: what is no base64 text counts a token for each byte, whatever the body is.
+func FuzzMeasure(f *testing.F) {
+	for _, body := range []string{
+		`{"messages":[{"content":[{"type":"image","source":{"type":"base64","data":"QUJD"}},{"type":"tool_result","content":[{"type":"document","source":{"data":"QUJD"}}]}]}]}`,
+		`{"tools":[{"type":"web_search_20250305"}],"system":[{"type":"text","text":"a"}],"mcp_servers":[1],"inference_geo":"global"}`,
+		`{"messages":[{"content":[{"type":"document","source":{"type":"content","content":[{"type":"image"}]}}]}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		text := int64(0) // bytes that cannot stand in base64
+		for _, c := range body {
+			if !isAlnum(c) && !strings.ContainsRune("+/=-_", rune(c)) {
+				text++
+			}
+		}
+		if got := Measure(body); got.Prompt < text+ownPrompt {
+			t.Errorf("%d tokens for %d bytes, %d of them text", got.Prompt, len(body), text)
+		}
+	})
+}
