@@ -26,12 +26,15 @@ import (
 // link is the hash of an entry, or of what comes before the first.
 type link [sha256.Size]byte
 
-// next returns the link of the entry after l. body is the entry as it is stored.
-func (l link) next(scratch *[]byte, seq int64, node string, body []byte) link {
+// next returns the link of the entry after l. charged is what it was charged to, the two quota windows and the budgets, and body
+// the entry itself, all as they are stored.
+func (l link) next(scratch *[]byte, seq int64, node string, charged [3]string, body []byte) link {
 	b := append((*scratch)[:0], l[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(seq)) //nolint:gosec // its bits
-	b = binary.BigEndian.AppendUint64(b, uint64(len(node)))
-	b = append(b, node...)
+	for _, text := range [...]string{node, charged[0], charged[1], charged[2]} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(text)))
+		b = append(b, text...)
+	}
 	b = append(b, body...)
 	*scratch = b
 	return sha256.Sum256(b)
@@ -313,14 +316,16 @@ func (tx *transaction) relink(after int64) error {
 	}
 	for at := after; ; {
 		var node, body string
-		err := tx.conn.QueryRowContext(ctx, `SELECT seq, node, body FROM entries WHERE seq > ? ORDER BY seq LIMIT 1`, at).Scan(&at, &node, &body)
+		var charged [3]string
+		err := tx.conn.QueryRowContext(ctx, `SELECT seq, node, day, month, charges, body FROM entries WHERE seq > ? ORDER BY seq LIMIT 1`, at).
+			Scan(&at, &node, &charged[0], &charged[1], &charged[2], &body)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		tx.chain.head = tx.chain.head.next(&tx.chain.scratch, at, node, []byte(body))
+		tx.chain.head = tx.chain.head.next(&tx.chain.scratch, at, node, charged, []byte(body))
 		if _, err := tx.conn.ExecContext(ctx, `UPDATE entries SET hash = ? WHERE seq = ?`, tx.chain.head[:], at); err != nil {
 			return err
 		}

@@ -282,16 +282,16 @@ func (p *pruning) apply(tx *transaction) (err error) {
 // It notes in the counters what they will have no entries of any more, and returns the last number that goes.
 func (p *pruning) count(tx *transaction) (last int64, err error) {
 	rows, err := tx.conn.QueryContext(context.Background(),
-		`SELECT seq, started_at, user_name, day, month, quota_tokens FROM entries WHERE seq <= ? ORDER BY seq LIMIT ?`, tx.acknowledged, pruneStep)
+		`SELECT seq, started_at, user_name, day, month, quota_tokens, charges FROM entries WHERE seq <= ? ORDER BY seq LIMIT ?`, tx.acknowledged, pruneStep)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
-	gone := make(map[accountKey]int64)
+	gone, spent := make(map[accountKey]int64), make(map[slotKey]int64)
 	for rows.Next() {
 		var seq, started, tokens int64
-		var user, day, month string
-		if err := rows.Scan(&seq, &started, &user, &day, &month, &tokens); err != nil {
+		var user, day, month, text string
+		if err := rows.Scan(&seq, &started, &user, &day, &month, &tokens, &text); err != nil {
 			return 0, err
 		}
 		if started >= p.olderThan.UnixMicro() {
@@ -299,6 +299,13 @@ func (p *pruning) count(tx *transaction) (last int64, err error) {
 		}
 		last = seq
 		p.deleted++
+		charges, err := readCharges(text)
+		if err != nil {
+			return 0, err
+		}
+		for i := range charges {
+			spent[charges[i].slotKey] += charges[i].amount
+		}
 		if tokens != 0 {
 			gone[accountKey{user, quota.Daily, day}] += tokens
 			gone[accountKey{user, quota.Monthly, month}] += tokens
@@ -310,6 +317,12 @@ func (p *pruning) count(tx *transaction) (last int64, err error) {
 	for key, tokens := range gone {
 		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE counters SET pruned = pruned + ? WHERE user_name = ? AND period = ? AND label = ?`,
 			tokens, key.user, string(key.window), key.label); err != nil {
+			return 0, err
+		}
+	}
+	for key, amount := range spent {
+		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE budget_counters SET pruned = pruned + ?
+			WHERE budget = ? AND subject = ? AND series = ? AND label = ?`, amount, key.budget, key.subject, key.series, key.label); err != nil {
 			return 0, err
 		}
 	}

@@ -93,7 +93,7 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 		{&s.renumber, `UPDATE entries SET seq = seq + ?1 WHERE seq > ?2 AND seq <= ?3`},
 		{&s.prune, `DELETE FROM entries WHERE seq <= ?`},
 		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ? AND used + waived = pruned`},
-		{&s.pruneBudgets, `DELETE FROM budget_counters WHERE ends_at < ?`},
+		{&s.pruneBudgets, `DELETE FROM budget_counters WHERE ends_at < ? AND used = pruned`},
 		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)) FROM state`},
 		{&s.checkpoint, `PRAGMA wal_checkpoint(PASSIVE)`},
 	} {
@@ -166,13 +166,13 @@ func (tx *transaction) insert(seq int64, s *settlement) error {
 	} {
 		tx.add(n)
 	}
-	if len(s.charges) == 0 {
-		tx.addText(noCharges)
-	} else {
-		tx.add(string(appendCharges(nil, s.charges)))
+	charges := noCharges
+	if len(s.charges) > 0 {
+		charges = string(appendCharges(nil, s.charges))
 	}
+	tx.addText(charges)
 	tx.add(s.body)
-	tx.add(tx.chain.value(len(tx.rows)/entryColumns, tx.chain.head.next(&tx.chain.scratch, seq, e.Node, s.body)))
+	tx.add(tx.chain.value(len(tx.rows)/entryColumns, tx.chain.head.next(&tx.chain.scratch, seq, e.Node, [3]string{s.daily.Label, s.monthly.Label, charges}, s.body)))
 	if len(tx.rows) < rowsAtOnce*entryColumns {
 		return nil
 	}

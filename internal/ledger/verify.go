@@ -19,7 +19,7 @@ import (
 
 // Finding is something that is wrong with the books, and what to do about it.
 type Finding struct {
-	Check string `json:"check"` // integrity, chain, signature, numbers, entries, counters, prices or copy
+	Check string `json:"check"` // integrity, chain, signature, numbers, entries, counters, budgets, prices or copy
 	What  string `json:"what"`
 	Do    string `json:"do"`
 }
@@ -55,7 +55,7 @@ type Audit struct {
 // hold, whether its counters are what its entries add up to, and what Audit asks for. It changes nothing and may run
 // beside a server, of which it sees one moment.
 func Verify(ctx context.Context, path string, a Audit) (*Verified, error) {
-	v := &verification{Audit: a, ctx: ctx, path: path, count: make(map[string]int), sums: make(map[accountKey]int64)}
+	v := &verification{Audit: a, ctx: ctx, path: path, count: make(map[string]int), sums: make(map[accountKey]int64), spent: make(map[slotKey]int64)}
 	if err := v.run(); err != nil {
 		if code(err) != 0 {
 			v.find("integrity", restoreIt, "the database cannot be read: %v", err)
@@ -81,6 +81,7 @@ type verification struct {
 
 	count   map[string]int
 	sums    map[accountKey]int64
+	spent   map[slotKey]int64
 	passed  int64
 	skipped []Range
 	last    int64 // number of the entry before
@@ -139,6 +140,9 @@ func (v *verification) run() (err error) {
 		return err
 	}
 	if err := v.counters(); err != nil {
+		return err
+	}
+	if err := v.budgets(); err != nil {
 		return err
 	}
 	if err := v.heads(signed); err != nil {
@@ -217,12 +221,13 @@ func (v *verification) begin() (err error) {
 type stored struct {
 	Entry
 	day, month string
+	charges    string
 	body, hash []byte
 }
 
 func (v *verification) entries(c *copied) error {
 	rows, err := v.tx.QueryContext(v.ctx, `SELECT seq, node, id, user_name, endpoint, outcome, started_at, day, month,
-		input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, body, hash FROM entries ORDER BY seq`)
+		input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, charges, body, hash FROM entries ORDER BY seq`)
 	if err != nil {
 		return err
 	}
@@ -233,7 +238,7 @@ func (v *verification) entries(c *copied) error {
 		var body, hash sql.RawBytes
 		if err := rows.Scan(&s.Seq, &s.Node, &s.ID, &s.User, &s.Endpoint, &s.Outcome, &started, &s.day, &s.month,
 			&s.InputTokens, &s.OutputTokens, &s.CacheReadTokens, &s.CacheWrite5mTokens, &s.CacheWrite1hTokens, &s.ThinkingTokens,
-			&s.QuotaTokens, &body, &hash); err != nil {
+			&s.QuotaTokens, &s.charges, &body, &hash); err != nil {
 			return err
 		}
 		s.body, s.hash = body, hash
@@ -255,6 +260,13 @@ func (v *verification) entry(s *stored, started int64, c *copied) error {
 	if s.QuotaTokens != 0 {
 		v.sums[accountKey{s.User, quota.Daily, s.day}] += s.QuotaTokens
 		v.sums[accountKey{s.User, quota.Monthly, s.month}] += s.QuotaTokens
+	}
+	charges, err := readCharges(s.charges)
+	if err != nil {
+		v.find("entries", compareIt, "what entry %d (%s) was charged to cannot be read: %v", s.Seq, s.ID, err)
+	}
+	for i := range charges {
+		v.spent[charges[i].slotKey] += charges[i].amount
 	}
 	e, err := decode(s.body, s.Node, s.Seq)
 	if err != nil {
@@ -301,7 +313,7 @@ func (v *verification) link(s *stored) {
 	}
 	v.Chained++
 	var scratch []byte
-	next := v.at.next(&scratch, s.Seq, s.Node, s.body)
+	next := v.at.next(&scratch, s.Seq, s.Node, [3]string{s.day, s.month, s.charges}, s.body)
 	if !bytes.Equal(next[:], s.hash) && !v.broken {
 		v.broken = true
 		v.find("chain", compareIt, "the chain is broken at entry %d (%s): it, or what is before it, was changed, removed or moved", s.Seq, s.ID)
@@ -346,6 +358,38 @@ func (v *verification) counters() error {
 	}
 	for key, sum := range v.sums {
 		v.find("counters", do, "%s quota of %s in %s: there is no counter and the entries add up to %d tokens", key.window, key.user, key.label, sum)
+	}
+	return nil
+}
+
+// budgets compares what is counted of budgets with what the entries were charged to.
+func (v *verification) budgets() error {
+	rows, err := v.tx.QueryContext(v.ctx, `SELECT budget, subject, series, label, used, pruned FROM budget_counters ORDER BY budget, subject, series, label`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	const do = "see which requests are meant with carpool usage; a budget of another name begins anew"
+	for rows.Next() {
+		var key slotKey
+		var used, pruned int64
+		if err := rows.Scan(&key.budget, &key.subject, &key.series, &key.label, &used, &pruned); err != nil {
+			return err
+		}
+		v.Counters++
+		if want := v.spent[key] + pruned; used != want {
+			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says %d and the entries add up to %d: a drift of %d",
+				key.budget, key.subject, key.label, key.series, used, want, used-want)
+		}
+		delete(v.spent, key)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	for key, sum := range v.spent {
+		if sum != 0 {
+			v.find("budgets", do, "budget %s of %s in %s (%s): there is no counter and the entries add up to %d", key.budget, key.subject, key.label, key.series, sum)
+		}
 	}
 	return nil
 }

@@ -348,3 +348,38 @@ func TestLoadKey(t *testing.T) {
 		t.Errorf("a damaged key: %v", err)
 	}
 }
+
+// TestVerifyBudgets: what budgets count is what entries were charged, also when the oldest were pruned, and neither can be changed unseen.
+func TestVerifyBudgets(t *testing.T) {
+	path, clock := file(t), noon()
+	l := signing(t, path, clock)
+	spend := func(ids ...string) {
+		for _, id := range ids {
+			x := reserve(t, l, claiming(id, strict("100 tokens", "lifetime", 10), claim(policy.BudgetSpec{Scope: "key/k1", Amount: "1 USD", Window: "day"}, 10)))
+			pay(t, x, 9)
+		}
+	}
+	spend("a", "b")
+	clock.set("2026-11-24T12:00:00Z")
+	spend("c")
+	if err := l.Acknowledge(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := l.Prune(t.Context(), clock.Now().Add(-time.Hour)); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	shut(t, l)
+	if v := clean(t, path); v.Counters != 4 { // two of the quota, and the budget of the day that is over went
+		t.Errorf("%d counters", v.Counters)
+	}
+	change(t, path, `UPDATE budget_counters SET used = used + 1 WHERE budget = 'user-alice'`)
+	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.Contains(all[0], "budgets: budget user-alice of user/alice") ||
+		!strings.HasSuffix(all[0], "the counter says 28 and the entries add up to 27: a drift of 1") {
+		t.Errorf("%q", all)
+	}
+	change(t, path, `UPDATE budget_counters SET used = used - 10 WHERE budget = 'user-alice';
+		UPDATE entries SET charges = json_remove(charges, '$[0]') WHERE seq = 3`)
+	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.HasPrefix(all[0], "chain: the chain is broken at entry 3 (c)") {
+		t.Errorf("%q", all)
+	}
+}

@@ -5,7 +5,7 @@
 ALTER TABLE entries ADD COLUMN charges TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE openings ADD COLUMN charges TEXT NOT NULL DEFAULT '[]';
 
--- What was used of a budget in a slot of its window. It is the sum of what the entries' charges say.
+-- What was used of a budget in a slot of its window. It is the sum of what the entries' charges say and what was pruned.
 CREATE TABLE budget_counters (
     budget  TEXT    NOT NULL,
     subject TEXT    NOT NULL, -- whose part of it: organization, team/NAME, user/NAME or key/NAME
@@ -13,5 +13,6 @@ CREATE TABLE budget_counters (
     label   TEXT    NOT NULL, -- of the slot
     ends_at INTEGER NOT NULL, -- seconds since 1970: when it stops counting
     used    INTEGER NOT NULL, -- micro-dollars or tokens
+    pruned  INTEGER NOT NULL DEFAULT 0, -- of it, what entries that were pruned had counted
     PRIMARY KEY (budget, subject, series, label)
 ) STRICT, WITHOUT ROWID;
