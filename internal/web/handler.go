@@ -19,10 +19,11 @@ import (
 )
 
 // What of an unread request body is taken in before an error is sent: a client that is still writing would see a reset
-// connection instead of the answer, and one that never ends must not hold the answer back.
+// connection instead of the answer, and one that never ends, or sends nothing, must not hold the answer back.
 const (
 	drainLimit   = 64 << 20
 	drainTimeout = 5 * time.Second
+	drainSilence = time.Second
 
 	statusTooSlow = 408 // the body did not arrive in time
 )
@@ -133,21 +134,40 @@ func (f *Front) render(w *countingWriter, r *Request, err error) {
 
 // drain takes in the rest of the request body, if the time for it can be bounded. A body that was not read to its end by
 // then leaves the deadline in force: net/http would go on reading without one, and gives the connection up instead.
-// Who was too slow already gets no further time.
+// Who was too slow already gets no further time, and who waits to be asked for the body is not asked.
 func (f *Front) drain(r *Request, slow bool) {
-	if r.Body == nil || r.ReadDeadline == nil {
+	if r.Body == nil || r.ReadDeadline == nil || r.Uninvited {
 		return
 	}
-	patience := drainTimeout
 	if slow {
-		patience = 0
-	}
-	if r.ReadDeadline(f.now().Add(patience)) != nil || slow {
+		_ = r.ReadDeadline(f.now())
 		return
 	}
-	if _, err := io.CopyN(io.Discard, r.Body, drainLimit); errors.Is(err, io.EOF) {
+	body := &refused{Request: r, now: f.now, until: f.now().Add(drainTimeout)}
+	if _, err := io.CopyN(io.Discard, body, drainLimit); errors.Is(err, io.EOF) {
 		_ = r.ReadDeadline(time.Time{})
 	}
+}
+
+// refused is a body that is waited for as long as it comes, and not beyond a time.
+type refused struct {
+	*Request
+	now        func() time.Time
+	set, until time.Time // when the deadline in force was set
+}
+
+func (b *refused) Read(p []byte) (int, error) {
+	if now := b.now(); now.Sub(b.set) >= drainSilence/8 { // more often costs and changes little
+		b.set = now
+		due := now.Add(drainSilence)
+		if due.After(b.until) {
+			due = b.until
+		}
+		if err := b.ReadDeadline(due); err != nil {
+			return 0, err
+		}
+	}
+	return b.Body.Read(p)
 }
 
 // visible is what of an error the client may see.

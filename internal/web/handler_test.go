@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,10 +12,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/textproto"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/uuid"
@@ -392,6 +396,60 @@ func TestRefusalDoesNotWaitForASlowBody(t *testing.T) {
 	}
 }
 
+// A client that asks first is refused without being asked for its body.
+func TestRefusalComesInsteadOfAnInvitation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(_ context.Context, w wire.Writer, r *web.Request) error {
+		if r.Path == "/stranger" {
+			return anthropic.ErrUnauthenticated("Set a key.")
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return err
+		}
+		return ok(t.Context(), w, r)
+	})
+	for path, want := range map[string][]string{"/stranger": {"HTTP/1.1 401 Unauthorized"}, "/": {"HTTP/1.1 100 Continue", "HTTP/1.1 200 OK"}} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		from := textproto.NewReader(bufio.NewReader(conn))
+		for i, status := range want {
+			line, err := from.ReadLine()
+			head, _ := from.ReadMIMEHeader()
+			if line != status || err != nil {
+				t.Fatalf("%s: %q, want %q: %v", path, line, status, err)
+			}
+			if closes := head.Get("Connection") == "close"; closes != (path == "/stranger") {
+				t.Errorf("%s, %s: closes %v", path, line, closes)
+			}
+			if i+1 < len(want) {
+				_, _ = conn.Write([]byte("x"))
+			}
+		}
+	}
+}
+
+// A client that stopped sending is told why it is refused before all of the time for its body is over.
+func TestRefusalDoesNotWaitForSilence(t *testing.T) {
+	t.Parallel()
+	front := web.NewFront(slog.New(slog.DiscardHandler), web.NewMetrics(prometheus.NewRegistry()), time.Now)
+	serve := front.Serve(func(context.Context, wire.Writer, *web.Request) error { return anthropic.ErrTooLarge(1) })
+	var allowed time.Duration
+	serve(t.Context(), &fakeWriter{}, &wire.Request{
+		Method: "POST", Path: "/", Body: iotest.ErrReader(os.ErrDeadlineExceeded),
+		ReadDeadline: func(at time.Time) error { allowed = time.Until(at); return nil },
+	})
+	if allowed <= 0 || allowed > time.Second {
+		t.Errorf("silence is suffered for %v", allowed)
+	}
+}
+
 // fakeWriter is the Writer of another adaptor.
 type fakeWriter struct {
 	bytes.Buffer
@@ -433,7 +491,7 @@ func TestDrainIsBounded(t *testing.T) {
 		}
 	}
 	// The time allowed is never lifted from a body that has not ended: whoever reads on would wait for ever.
-	if len(deadlines) != 1 || time.Until(deadlines[0]) > 5*time.Second {
+	if len(deadlines) == 0 || slices.ContainsFunc(deadlines, func(at time.Time) bool { return at.IsZero() || time.Until(at) > 5*time.Second }) {
 		t.Errorf("deadlines %v", deadlines)
 	}
 	w := &fakeWriter{}

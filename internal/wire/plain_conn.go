@@ -217,10 +217,10 @@ func (c *plainConn) serve(ctx context.Context, x *plainExchange) bool {
 }
 
 // What is taken in of a body that nobody reads, before a connection is closed: closed at once, it would be reset, and the
-// client might lose the answer.
+// client might lose the answer. Nobody waits for that: the client has the answer and its end already.
 const (
 	lingerBytes = 256 << 10
-	lingerTime  = 500 * time.Millisecond
+	lingerTime  = 4 * time.Second
 )
 
 func (c *plainConn) linger() {

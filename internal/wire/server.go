@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -38,6 +39,9 @@ func NewHandler(serve HandlerFunc, o HandlerOptions) http.Handler {
 		}
 		in := fromHTTP(r)
 		in.ReadDeadline = w.control.SetReadDeadline
+		if r.ProtoAtLeast(1, 1) && r.ContentLength != 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+			in.Uninvited, in.Body = true, &invitingBody{r.Body, in}
+		}
 		serve(r.Context(), w, in)
 		if w.aborted || !w.begun { // net/http would make an empty 200 of an answer that never began
 			if !r.ProtoAtLeast(1, 1) && reset(w.control) {
@@ -46,6 +50,17 @@ func NewHandler(serve HandlerFunc, o HandlerOptions) http.Handler {
 			panic(http.ErrAbortHandler) // the one way to make net/http break a connection off
 		}
 	})
+}
+
+// invitingBody is a body that net/http asks the client for when it is first read.
+type invitingBody struct {
+	io.Reader
+	request *Request
+}
+
+func (b *invitingBody) Read(p []byte) (int, error) {
+	b.request.Uninvited = false
+	return b.Reader.Read(p)
 }
 
 // reset breaks an HTTP/1.0 connection off. There the end of the connection is the end of the answer, so that an orderly one

@@ -21,6 +21,9 @@ type Request struct {
 	// ReadDeadline bounds how long reading Body may take from now on; the zero time lifts the bound. It is nil where the
 	// adaptor cannot do it, and fails where the connection cannot.
 	ReadDeadline func(time.Time) error
+
+	// Uninvited says that the client waits to be asked for the body (Expect: 100-continue); the first read of Body does so.
+	Uninvited bool
 }
 
 // Response is an upstream's answer. Body streams and must be closed.
