@@ -12,6 +12,7 @@ import (
 const (
 	queueWait   = 3 * time.Second
 	queueFactor = 2
+	whole       = 1 << 40 // what a waiter at one entrance counts in its line
 )
 
 // queue caps the requests in flight at an upstream. Those over the cap wait for a short time, and places go round the users
@@ -20,6 +21,7 @@ type queue struct {
 	mu      sync.Mutex
 	held    int
 	waiting int      // more than none only while there is no place
+	length  int64    // of the lines together, as waiters count
 	turns   []string // users who wait, next first
 	lines   map[string][]waiter
 }
@@ -39,10 +41,12 @@ type ticket struct {
 
 func (t *ticket) claim() bool { return t.claimed.CompareAndSwap(false, true) }
 
-// waiter is a ticket in the line of one entrance.
+// waiter is a ticket in the line of one entrance. It counts there for the entrance's part of the places that the ticket waits for,
+// so that several entrances hold as many tickets together as their lines do.
 type waiter struct {
 	*ticket
 	number int
+	share  int64
 }
 
 // enterFirst takes a place at the first entrance that has one, waiting for at most wait at all of them together if it must. It
@@ -57,9 +61,16 @@ func enterFirst(ctx context.Context, user string, wait time.Duration, at ...entr
 		return 0, false
 	}
 	t := &ticket{user: user, place: make(chan int, 1)}
-	lined := false
+	lined, places := false, int64(0)
+	for _, e := range at {
+		places += int64(e.limit)
+	}
 	for i, e := range at {
-		lined = e.queue.line(waiter{t, i}, e.limit) || lined
+		share := int64(whole)
+		if places > 0 {
+			share = (whole*int64(e.limit) + places - 1) / places
+		}
+		lined = e.queue.line(waiter{t, i, share}, e.limit) || lined
 	}
 	if !lined {
 		return 0, false
@@ -102,7 +113,7 @@ func (q *queue) line(w waiter, limit int) bool {
 	case q.free(limit):
 		q.give(w)
 		return true
-	case q.waiting >= queueFactor*limit:
+	case q.length >= queueFactor*whole*int64(limit):
 		return false
 	}
 	if q.lines == nil {
@@ -113,6 +124,7 @@ func (q *queue) line(w waiter, limit int) bool {
 	}
 	q.lines[w.user] = append(q.lines[w.user], w)
 	q.waiting++
+	q.length += w.share
 	return true
 }
 
@@ -134,6 +146,7 @@ func (q *queue) leaveLine(t *ticket) {
 		return
 	}
 	q.waiting--
+	q.length -= line[i].share
 	if line = slices.Delete(line, i, i+1); len(line) > 0 {
 		q.lines[t.user] = line
 		return
@@ -159,6 +172,7 @@ func (q *queue) leave(limit int) {
 			q.turns = append(q.turns, user)
 		}
 		q.waiting--
+		q.length -= next.share
 		q.give(next)
 	}
 }

@@ -26,7 +26,7 @@ func (q *queue) state() (held, waiting int) {
 // empty fails the test if anything is left of whoever was there.
 func (q *queue) empty(t *testing.T) {
 	t.Helper()
-	if q.held != 0 || q.waiting != 0 || len(q.turns) != 0 || len(q.lines) != 0 {
+	if q.held != 0 || q.waiting != 0 || q.length != 0 || len(q.turns) != 0 || len(q.lines) != 0 {
 		t.Errorf("left behind: %d held, %d waiting, %v, %v", q.held, q.waiting, q.turns, q.lines)
 	}
 }
@@ -126,6 +126,54 @@ func TestOneLineIsFull(t *testing.T) {
 		}
 		if _, ok := enterFirst(t.Context(), "later", queueWait, entrance{&a, 1}); ok {
 			t.Error("a line longer than it may be")
+		}
+	})
+}
+
+// Several entrances hold as many as their lines together, and one of them is not full because of those who wait at others, too.
+func TestLinesAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := [...]int{2, 2, 3}
+		var queues [3]queue
+		var at []entrance
+		const places = 7
+		for i, limit := range limits {
+			at = append(at, entrance{&queues[i], limit})
+		}
+		var served, refused atomic.Int64
+		enter := func(at ...entrance) {
+			if _, ok := enterFirst(t.Context(), "crowd", queueWait, at...); ok {
+				served.Add(1)
+			} else {
+				refused.Add(1)
+			}
+		}
+		for range (1+queueFactor)*places - 1 {
+			go enter(at...)
+		}
+		synctest.Wait()
+		if served.Load() != places || refused.Load() != 0 {
+			t.Errorf("%d served and %d refused at once", served.Load(), refused.Load())
+		}
+		go enter(at[1])
+		synctest.Wait()
+		if refused.Load() != 0 {
+			t.Error("one that waits at one entrance only finds its line full")
+		}
+		for range 3 {
+			go enter(at...)
+		}
+		synctest.Wait()
+		if n := refused.Load(); n != 2 { // the one before took a place in a line that others wait in with a part of them
+			t.Errorf("of the last three %d were refused", n)
+		}
+		time.Sleep(queueWait)
+		synctest.Wait()
+		for i, limit := range limits {
+			for range limit {
+				queues[i].leave(limit)
+			}
+			queues[i].empty(t)
 		}
 	})
 }
