@@ -122,10 +122,12 @@ func verifiedText(v *ledger.Verified) string {
 	}
 	result := "nothing is wrong"
 	if n := len(v.Findings); n > 0 {
-		result = fmt.Sprintf("%d findings", n)
+		result = countOf(n, "finding")
 	}
 	fmt.Fprintf(&text, "%d entries, %d in the chain, %d priced again, %d compared with control, %d counters, %d open: %s\n",
 		v.Entries, v.Chained, v.Priced, v.Compared, v.Counters, v.Open, result)
-	fmt.Fprintf(&text, "head %d %s, %s\n", v.LastSeq, v.Hash, signed)
+	if v.Hash != "" {
+		fmt.Fprintf(&text, "head %d %s, %s\n", v.LastSeq, v.Hash, signed)
+	}
 	return text.String()
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +56,10 @@ type Audit struct {
 // hold, whether its counters are what its entries add up to, and what Audit asks for. It changes nothing and may run
 // beside a server, of which it sees one moment.
 func Verify(ctx context.Context, path string, a Audit) (*Verified, error) {
+	path, err := filepath.Abs(path) // SQLite would take the first folder of a relative URL for a host
+	if err != nil {
+		return nil, fmt.Errorf("cannot verify the ledger: %w", err)
+	}
 	v := &verification{Audit: a, ctx: ctx, path: path, count: make(map[string]int), sums: make(map[accountKey]int64), spent: make(map[slotKey]int64)}
 	if err := v.run(); err != nil {
 		if code(err) != 0 {
