@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // inspection serves /__sim/.
@@ -37,8 +38,12 @@ func (s *Server) inspection() *http.ServeMux {
 
 func show(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	body, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true)) // fields and paths may hold any bytes; they become U+FFFD
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte("null")
+	}
 	w.WriteHeader(status)
-	_, _ = w.Write(append(value(v), '\n')) //nolint:gosec // JSON, and said to be
+	_, _ = w.Write(append(body, '\n')) //nolint:gosec // JSON, and said to be
 }
 
 func complain(w http.ResponseWriter, status int, message string) {

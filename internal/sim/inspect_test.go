@@ -58,6 +58,19 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// A field need not be UTF-8; the record is JSON all the same.
+func TestRecordsOfAnyBytes(t *testing.T) {
+	g := newRig(t, sim.Options{})
+	g.must("GET", "/v1/models", "", "X-Odd", "caf\xe9")
+	var got struct {
+		Requests []sim.Request `json:"requests"`
+	}
+	body := g.must("GET", "/__sim/requests", "").body
+	if err := json.Unmarshal(body, &got); err != nil || len(got.Requests) != 1 || got.Requests[0].Header["X-Odd"][0] != "caf\uFFFD" {
+		t.Errorf("%s: %v", body, err)
+	}
+}
+
 func TestInspectionEndpoint(t *testing.T) {
 	g := newRig(t, sim.Options{})
 	if res := g.must("GET", "/__sim/", ""); string(res.body) != sim.Usage {
