@@ -219,6 +219,23 @@ func TestWhenAllFailTheMostUsefulAnswerIsShown(t *testing.T) {
 	}
 }
 
+// What the log says when several upstreams failed alike names them all, in the order in which they were asked.
+func TestAlikeFailuresAreAllNamed(t *testing.T) {
+	l := newLab(t, "a", "b")
+	for _, f := range l.fakes {
+		f.set(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	}
+	r, _ := l.do("")
+	if r.Failure == nil || r.Failure.Own == nil || r.Failure.Status != 504 {
+		t.Fatalf("%+v", r.Failure)
+	}
+	text := r.Failure.Own.Error()
+	first, second := strings.Index(text, `upstream "a": `), strings.Index(text, `upstream "b": `)
+	if first < 0 || second < first || strings.Contains(text, "cannot reach") || strings.Count(text, "did not answer in time: ") < 2 {
+		t.Error(text)
+	}
+}
+
 func TestRateLimitedUpstreamIsLeftAloneForAsLongAsItSays(t *testing.T) {
 	l := newLab(t, "a", "b")
 	l.fakes["a"].set(status(429, "rate_limit_error", "Retry-After: 20"))
@@ -242,6 +259,20 @@ func TestRateLimitedUpstreamIsLeftAloneForAsLongAsItSays(t *testing.T) {
 	}
 	if e := r.Failure.Own; e == nil || e.Header[0].Value != "15" {
 		t.Errorf("the remaining time is not told: %+v", e)
+	}
+}
+
+// A time to come back is also a date, which counts against our clock.
+func TestRetryAfterIsReadInEveryForm(t *testing.T) {
+	now := time.Date(2026, 11, 6, 8, 49, 37, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"7": 7 * time.Second, "1e9": 24 * time.Hour,
+		"Fri, 06 Nov 2026 08:50:00 GMT": 23 * time.Second, "Friday, 06-Nov-26 08:50:00 GMT": 23 * time.Second, "Fri Nov  6 08:50:00 2026": 23 * time.Second,
+		"Fri, 06 Nov 2026 08:00:00 GMT": 0, "Sat, 06 Nov 2027 08:00:00 GMT": 24 * time.Hour, "soon": 0,
+	} {
+		if got := retryAfter(wire.Head{{Name: "Retry-After", Value: text}}, now); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
 	}
 }
 

@@ -207,8 +207,12 @@ func (s *search) fail(o *outcome) {
 	sooner := func() bool { // of two that say when to come back
 		return o.usefulness() == s.best.usefulness() && o.wait > 0 && o.wait < s.best.wait
 	}
-	if s.best == nil || o.usefulness() > s.best.usefulness() || sooner() {
+	switch {
+	case s.best == nil || o.usefulness() > s.best.usefulness() || sooner():
 		s.best = o
+	case o.cause == s.best.cause && o.failure.Own != nil && s.best.failure.Own != nil && o.failure.Own.Cause != nil && s.best.failure.Own.Cause != nil:
+		// The client gets the same of both; the log names each.
+		s.best.failure = own(s.best.failure.Own.WithCause(fmt.Errorf("%w; %w", s.best.failure.Own.Cause, o.failure.Own.Cause)))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -120,11 +121,16 @@ func spendLimit(upstream, text string) *anthropic.Error {
 	return e
 }
 
-// retryAfter reads how long an upstream wants to be left alone: retry-after in seconds, else the latest reset of an
-// exhausted rate limit.
+// retryAfter reads how long an upstream wants to be left alone: retry-after in seconds or as a date (RFC 9110 §10.2.3), else the
+// latest reset of an exhausted rate limit.
 func retryAfter(head wire.Head, now time.Time) time.Duration {
-	if s, err := strconv.ParseFloat(strings.TrimSpace(head.Get("Retry-After")), 64); err == nil && s >= 0 {
-		return time.Duration(min(s, 24*3600) * float64(time.Second))
+	const most = 24 * time.Hour
+	text := strings.TrimSpace(head.Get("Retry-After"))
+	if s, err := strconv.ParseFloat(text, 64); err == nil && s >= 0 {
+		return time.Duration(min(s, most.Seconds()) * float64(time.Second))
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(at.Sub(now), 0), most)
 	}
 	var wait time.Duration
 	for _, limit := range rateLimits {

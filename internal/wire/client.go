@@ -85,6 +85,10 @@ func (c *Client) Do(ctx context.Context, out *Outgoing) (resp *Response, sent bo
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		var timeout net.Error
+		if sent && (errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()) {
+			return nil, sent, fmt.Errorf("%s did not answer in time: %w", out.URL.Host, err)
+		}
 		return nil, sent, fmt.Errorf("cannot reach %s: %w", out.URL.Host, err)
 	}
 	return resp, sent, nil
