@@ -93,7 +93,20 @@ func (g *Gateway) Handle(ctx context.Context, w wire.Writer, r *web.Request) err
 		r.Route = path
 		return g.swallow(w, r)
 	}
+	if ofAPI(path) {
+		return anthropic.ErrNotFound("This gateway does not serve " + shorten(path) + " of the API: it serves /v1/messages, /v1/messages/count_tokens and /v1/models.")
+	}
 	return anthropic.ErrNotFound("There is no " + shorten(path) + " here. Claude Code needs the address of this gateway in ANTHROPIC_BASE_URL, without a path.")
+}
+
+// ofAPI reports whether a path is one of the API's that is not served here.
+func ofAPI(path string) bool {
+	for _, known := range [...]string{"/v1/messages/batches", "/v1/files", "/v1/skills", "/v1/organizations", "/v1/complete"} {
+		if rest, ok := strings.CutPrefix(path, known); ok && (rest == "" || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
 }
 
 // on lets a request with another method fail as the API does.

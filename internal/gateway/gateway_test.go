@@ -187,6 +187,9 @@ func TestPaths(t *testing.T) {
 		{"GET", "/v1/messages", "", 405},
 		{"POST", "/v1/complete", "{}", 404},
 		{"POST", "/v1/messages/batches", "{}", 404},
+		{"POST", "/v1/files", "{}", 404},
+		{"GET", "/v1/messages/batches/b1/results", "", 404},
+		{"GET", "/v1/filesystem", "", 404},
 		{"GET", "/favicon.ico", "", 404},
 		{"GET", "/v1/models/none", "", 404},
 	}
@@ -196,7 +199,11 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%s %s: status %d, want %d: %s", tt.method, tt.path, got.status, tt.status, got.body)
 		}
 		if got.status >= 400 {
-			errorOf(t, got)
+			_, message := errorOf(t, got)
+			elsewhere, known := strings.Contains(message, "ANTHROPIC_BASE_URL"), strings.Contains(message, "does not serve "+tt.path)
+			if wantKnown := strings.HasPrefix(tt.path, "/v1/messages/") || tt.path == "/v1/files" || tt.path == "/v1/complete"; known != wantKnown || known && elsewhere {
+				t.Errorf("%s: %s", tt.path, message)
+			}
 		}
 		if got.header.Get("Request-Id") == "" {
 			t.Errorf("%s %s: no request id", tt.method, tt.path)

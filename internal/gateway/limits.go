@@ -183,14 +183,19 @@ func (l *limits) sweep(now time.Time) {
 func (d *denial) explain() error {
 	seconds := int(math.Ceil(d.wait.Seconds()))
 	again := fmt.Sprintf("Try again in %d seconds.", seconds)
-	if seconds == 1 {
+	switch {
+	case seconds == 1:
 		again = "Try again in a second."
+	case seconds > 60: // retry-after does not say more
+		again = fmt.Sprintf("Try again in a minute; there is room for it in %d seconds.", seconds)
 	}
 	whose := d.kind + " " + d.name
-	switch d.reason {
-	case "in_flight":
+	switch {
+	case d.reason == "in_flight":
 		return anthropic.ErrRateLimit(fmt.Sprintf("%d requests of %s are running already, which is its limit. One of them has to end first.", d.limit, whose), seconds)
-	case "requests_per_minute":
+	case d.reason == "requests_per_minute" && d.limit == 1:
+		return anthropic.ErrRateLimit(fmt.Sprintf("The limit of %s is 1 request a minute. %s", whose, again), seconds)
+	case d.reason == "requests_per_minute":
 		return anthropic.ErrRateLimit(fmt.Sprintf("The limit of %s is %d requests a minute. %s", whose, d.limit, again), seconds)
 	}
 	return anthropic.ErrRateLimit(fmt.Sprintf("The limit of %s is %s tokens a minute, and this request needs about %s. %s",

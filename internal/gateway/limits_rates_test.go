@@ -201,7 +201,8 @@ func TestDenialsAreExplained(t *testing.T) {
 	}{
 		{denial{subject{"user", "alice"}, "in_flight", 16, 1, busyRetry}, "2", "16 requests of user alice are running already, which is its limit."},
 		{denial{subject{"team", "platform"}, "requests_per_minute", 60, 1, 900 * time.Millisecond}, "1", "The limit of team platform is 60 requests a minute. Try again in a second."},
-		{denial{subject{"key", "ci"}, "tokens_per_minute", 40_000, 1_234_567, 61500 * time.Millisecond}, "60", "The limit of key ci is 40 000 tokens a minute, and this request needs about 1 234 567. Try again in 62 seconds."},
+		{denial{subject{"key", "ci"}, "tokens_per_minute", 40_000, 1_234_567, 61500 * time.Millisecond}, "60", "The limit of key ci is 40 000 tokens a minute, and this request needs about 1 234 567. Try again in a minute; there is room for it in 62 seconds."},
+		{denial{subject{"key", "ci"}, "requests_per_minute", 1, 1, 30 * time.Second}, "30", "The limit of key ci is 1 request a minute. Try again in 30 seconds."},
 	} {
 		var shown *anthropic.Error
 		if !errors.As(c.explain(), &shown) || shown.Status != 429 || shown.Type != "rate_limit_error" || !strings.HasPrefix(shown.Message, c.says) {

@@ -171,7 +171,7 @@ func TestAChangedLimitCountsForTheNextRequest(t *testing.T) {
 	if got := r.post(plainRequest); got.status != 200 {
 		t.Errorf("%d %s", got.status, got.body)
 	}
-	denied(t, r.post(plainRequest), "1 requests a minute")
+	denied(t, r.post(plainRequest), "1 request a minute")
 	r.change(func(d *policy.Document) { d.Users[0].Limits.RequestsPerMinute = 2 })
 	if got := r.post(plainRequest); got.status != 200 {
 		t.Errorf("raised: %d %s", got.status, got.body)

@@ -196,8 +196,10 @@ func (c *conn) note(t time.Time) {
 }
 
 // CloseWrite ends the sending side; net/http does so before it gives up a connection on which a client still sends.
-func (c *conn) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+func (c *conn) CloseWrite() error { return closeWrite(c.Conn) }
+
+func closeWrite(c net.Conn) error {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
 	}
 	return errors.ErrUnsupported

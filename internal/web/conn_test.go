@@ -28,7 +28,10 @@ func serveWith(t testing.TB, o web.ServerOptions) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Name, o.Listener, o.Log = "test", listener, slog.New(slog.DiscardHandler)
+	o.Name, o.Listener = "test", listener
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	if o.ReadHeaderTimeout == 0 {
 		o.ReadHeaderTimeout = patience
 	}

@@ -187,7 +187,7 @@ func (f *Front) finish(ctx context.Context, w *countingWriter, r *Request, err e
 	}
 	attrs := make([]slog.Attr, 0, 12+len(r.notes))
 	attrs = append(attrs, slog.String("id", r.ID), slog.String("method", bounded(r.Method, 16)), slog.String("path", bounded(r.Path, 128)),
-		slog.Int("status", w.status), slog.Duration("took", took.Round(time.Microsecond)), slog.Int64("bytes", w.bytes),
+		slog.Int("status", w.status), slog.Float64("tookMs", float64(took.Microseconds())/1000), slog.Int64("bytes", w.bytes),
 		slog.String("client", origin(r)))
 	if w.aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))

@@ -140,8 +140,8 @@ func TestAccessLine(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, line[key], want)
 		}
 	}
-	if took, ok := line["took"].(float64); !ok || took < 0 || took > float64(patience) {
-		t.Errorf("took %v", line["took"])
+	if took, ok := line["tookMs"].(float64); !ok || took < 0 || took > float64(patience.Milliseconds()) {
+		t.Errorf("took %v ms", line["tookMs"])
 	}
 	for _, key := range []string{"error", "errorType", "aborted"} {
 		if v, ok := line[key]; ok {

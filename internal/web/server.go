@@ -87,7 +87,7 @@ func NewServer(ctx context.Context, o ServerOptions) *Server {
 		}
 		s.odd = newHandedOver(s.address)
 		s.plain = wire.NewPlain(wire.PlainOptions{
-			Serve: o.Plain, Elsewhere: o.NotPlain, Idle: s.door.noteState, HandOver: s.odd.take,
+			Serve: o.Plain, Elsewhere: o.NotPlain, Idle: s.door.noteState, HandOver: s.handOver,
 			HeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout, Log: o.Log,
 		})
 	}
@@ -122,6 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.plain.CloseAfterAnswers()
 	}
 	drain := *s.drain.Load()
+	s.log.InfoContext(ctx, "draining", slog.String("server", s.name), slog.Int64("delayMs", drain.Delay.Milliseconds()), slog.Int64("timeoutMs", drain.Timeout.Milliseconds()))
 	if drain.Delay > 0 {
 		delay := time.NewTimer(drain.Delay)
 		defer delay.Stop()
@@ -190,6 +191,14 @@ func (s *Server) servePlain(c net.Conn) {
 	s.plain.ServeConn(s.base, c)
 }
 
+// handOver has net/http go on with a connection. That recognises HTTP/2 by the type of the connection.
+func (s *Server) handOver(c net.Conn) {
+	if _, encrypted := c.(*tls.Conn); !encrypted {
+		c = &refusals{c, s.log, s.name}
+	}
+	s.odd.take(c)
+}
+
 func (s *Server) serveAll(l net.Listener) error {
 	if s.tls != nil && s.plain == nil {
 		return s.http.ServeTLS(l, "", "")
@@ -205,7 +214,7 @@ func (s *Server) end(ctx context.Context, patience time.Duration) {
 		s.cancel(ErrStopping)
 		return
 	}
-	s.log.WarnContext(ctx, "cutting the requests that are still running", slog.String("server", s.name), slog.Duration("drained", patience))
+	s.log.WarnContext(ctx, "cutting the requests that are still running", slog.String("server", s.name), slog.Int64("drainedMs", patience.Milliseconds()))
 	s.cancel(ErrStopping)
 	// The handlers now end by themselves and write their books; only what does not is closed hard.
 	grace, stopGrace := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
