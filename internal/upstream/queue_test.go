@@ -167,7 +167,7 @@ func TestLinesAddUp(t *testing.T) {
 		if n := refused.Load(); n != 2 { // the one before took a place in a line that others wait in with a part of them
 			t.Errorf("of the last three %d were refused", n)
 		}
-		time.Sleep(queueWait)
+		<-time.After(queueWait)
 		synctest.Wait()
 		for i, limit := range limits {
 			for range limit {
