@@ -76,6 +76,7 @@ checked where it exists, without asking a server: what it refers to and does not
 				return a.configWrong(options.File, err)
 			}
 			warnings, err := a.checkResources(cfg, files)
+			warnings = append(missingFiles(cfg), warnings...)
 			if err != nil {
 				return a.configWrong(options.File, config.Problems{{Source: cfg.File(), Key: "resources", Message: err.Error()}})
 			}
@@ -92,6 +93,21 @@ checked where it exists, without asking a server: what it refers to and does not
 	}
 	cmd.Flags().BoolVar(&files, "files", false, "also check the certificates, secrets and resources that it names")
 	return cmd
+}
+
+// missingFiles warns of files without which the server will not start.
+func missingFiles(cfg *config.Config) (warnings []string) {
+	for _, f := range []struct{ key, path string }{
+		{"server.tls.certFile", cfg.Server.TLS.CertFile}, {"server.tls.keyFile", cfg.Server.TLS.KeyFile}, {"admin.tokenFile", cfg.Admin.TokenFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+			warnings = append(warnings, f.key+": "+f.path+" does not exist here; the server will need it")
+		}
+	}
+	return warnings
 }
 
 // checkResources checks a file of resources as far as that is possible without a server. Unless its files are meant, too, neither it

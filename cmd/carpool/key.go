@@ -107,10 +107,14 @@ func (a *app) showNewKey(key control.NewKey, what string) error {
 	if a.output == formatJSON {
 		return nil
 	}
+	secret := key.Secret
+	if !a.shown { // it went to a file or a program, and what is read here may be kept in a log
+		secret = "…   (what went to standard output)"
+	}
 	a.note("%s. Keep the key now: it is not shown again. With it, the developer sets", what)
 	a.note("")
 	a.note("  export ANTHROPIC_BASE_URL=%s", a.baseURL())
-	a.note("  export ANTHROPIC_AUTH_TOKEN=%s", key.Secret)
+	a.note("  export ANTHROPIC_AUTH_TOKEN=%s", secret)
 	a.note("")
 	a.note("and starts claude.")
 	return nil

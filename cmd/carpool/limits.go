@@ -134,7 +134,13 @@ func (f *scopeFlags) register(cmd *cobra.Command) {
 
 // complete puts empty lists in the place of the word all.
 func (f *scopeFlags) complete() error {
-	return errors.Join(all("model", &f.scope.Models), all("endpoint", &f.scope.Endpoints), all("address", &f.scope.Addresses))
+	if err := errors.Join(all("model", &f.scope.Models), all("endpoint", &f.scope.Endpoints), all("address", &f.scope.Addresses)); err != nil {
+		return err
+	}
+	if err := f.scope.Validate(); err != nil {
+		return usagef("%s", err)
+	}
+	return nil
 }
 
 // everything is the word after a flag with a list that ends the condition. An empty value does not: it may be a variable

@@ -23,5 +23,6 @@ func start() int {
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Environ(), now: time.Now,
 		width:       terminalWidth(os.Stdout),
 		interactive: isatty.IsTerminal(os.Stdin.Fd()) && isatty.IsTerminal(os.Stderr.Fd()),
+		shown:       isatty.IsTerminal(os.Stdout.Fd()),
 	})
 }

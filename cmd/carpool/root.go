@@ -40,6 +40,7 @@ type app struct {
 	now            func() time.Time
 	width          int  // of the terminal that standard output is; 0: it is none
 	interactive    bool // a person sits at standard input and standard error and can be asked
+	shown          bool // standard output is a terminal
 
 	configFile string // --config
 	dataDir    string // --data

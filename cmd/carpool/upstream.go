@@ -65,6 +65,9 @@ func (f *upstreamFlags) complete(a *app, cmd *cobra.Command, name string) (polic
 	if cmd.Flags().Changed("weight") && spec.Weight < 1 {
 		return spec, usagef("the flag --weight must be 1 or more; to send no requests use: carpool upstream disable %s", name)
 	}
+	if spec.MaxInFlight < 0 {
+		return spec, usagef("the flag --max-in-flight does not take %d: it must not be negative; 0 is no cap", spec.MaxInFlight)
+	}
 	var err error
 	if spec.Models, err = f.modelMap(); err != nil {
 		return spec, err

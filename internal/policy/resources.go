@@ -215,7 +215,7 @@ func (k KeySpec) Validate() error {
 	if err := k.Limits.check(k.Name); err != nil {
 		return err
 	}
-	if err := k.Scope.check(); err != nil {
+	if err := k.Scope.Validate(); err != nil {
 		return fmt.Errorf("key %q: %w", k.Name, err)
 	}
 	if k.Key == "" {

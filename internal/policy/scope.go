@@ -27,7 +27,8 @@ type ScopeSpec struct {
 // IsZero reports whether the scope narrows nothing.
 func (s ScopeSpec) IsZero() bool { return len(s.Models)+len(s.Endpoints)+len(s.Addresses) == 0 }
 
-func (s *ScopeSpec) check() error {
+// Validate reports the first thing wrong with the scope; a nil one is well.
+func (s *ScopeSpec) Validate() error {
 	if s == nil {
 		return nil
 	}
