@@ -49,13 +49,13 @@ type Result struct {
 	Raw []byte
 }
 
-// Settled is the usage to settle with, and whether it is an estimate because the response is not whole. The true output of a response that
+// Settled is the usage to settle with, and whether it is an estimate because the response is not whole or states counts that are none. The true output of a response that
 // was cut is not known; it is at least what was last stated and about one token for every four characters that were sent, of which there
 // cannot be more than the request's max_tokens (0: not stated).
 func (r Result) Settled(maxTokens int64) (u Usage, estimated bool) {
 	u = r.Usage
-	if r.Complete {
-		return u, false
+	if doubtful, output := unread(r.Raw); r.Complete && !output {
+		return u, doubtful
 	}
 	sent := (r.Characters + 3) / 4
 	if maxTokens > 0 {

@@ -243,6 +243,20 @@ func (m member) number(to *int64) bool {
 	return true
 }
 
+// unread reports whether a usage object states a count of tokens that is no such number, and whether it is that of the output.
+func unread(object []byte) (doubtful, output bool) {
+	for m := range members(object) {
+		switch string(m.name) {
+		case "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens":
+			var n int64
+			if string(m.value) != "null" && !m.number(&n) {
+				doubtful, output = true, output || string(m.name) == "output_tokens"
+			}
+		}
+	}
+	return doubtful, output
+}
+
 // word overwrites to when the value is a short string.
 func (m member) word(to *string) {
 	if b := m.text(); len(b) > 0 && len(b) <= maxWord {

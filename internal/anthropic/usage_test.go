@@ -144,3 +144,26 @@ func TestSettledKeepsIterationsInStep(t *testing.T) {
 		t.Error("the result itself was changed")
 	}
 }
+
+// A count that is none does not settle as nothing without saying so.
+func TestCountsThatAreNone(t *testing.T) {
+	for usage, want := range map[string]struct {
+		output    int64
+		estimated bool
+	}{
+		`{"input_tokens":5,"output_tokens":9}`:                                       {9, false},
+		`{"input_tokens":5,"output_tokens":9,"cache_read_input_tokens":null}`:        {9, false},
+		`{"input_tokens":5,"output_tokens":1e30}`:                                    {3, true},
+		`{"input_tokens":5,"output_tokens":-1}`:                                      {3, true},
+		`{"input_tokens":9223372036854775807,"output_tokens":2}`:                     {2, true},
+		`{"input_tokens":5,"output_tokens":2,"cache_creation_input_tokens":"seven"}`: {2, true},
+	} {
+		m := NewMeter("text/event-stream")
+		_, _ = m.Write([]byte("event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"usage\":{\"input_tokens\":5,\"output_tokens\":1}}}\n\n" +
+			"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"twelve chars\"}}\n\n" +
+			"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":" + usage + "}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"))
+		if u, estimated := m.Result().Settled(100); u.Output != want.output || u.Input != 5 || estimated != want.estimated {
+			t.Errorf("%s: %d in, %d out, estimated %v", usage, u.Input, u.Output, estimated)
+		}
+	}
+}
