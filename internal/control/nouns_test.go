@@ -416,6 +416,9 @@ func TestResetQuotaAsInTheDocumentation(t *testing.T) {
 			t.Errorf("%q: %d %s", body, got, answer)
 		}
 	}
+	if _, answer := p.raw(t, http.MethodPost, "/admin/reset-quota", header, `{"user":""}`); !strings.Contains(string(answer), "leave the member out to reset every user") {
+		t.Errorf("%s", answer)
+	}
 }
 
 func TestQuotaWithoutNodes(t *testing.T) {

@@ -251,7 +251,7 @@ func (g *givenName) UnmarshalJSON(data []byte) error {
 
 // Schema describes the field in the OpenAPI document.
 func (g givenName) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, MinLength: new(1)}
+	return &huma.Schema{Type: huma.TypeString} // that it is not empty is said better by whoever reads it
 }
 
 // QuotaResetResult says what was reset.
