@@ -292,7 +292,7 @@ func TestLimitsOfTheOrganisation(t *testing.T) {
 	if a := r.post(plainRequest); a.status != 200 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if a := r.post(plainRequest, "X-Api-Key: "+bobKey); a.status != 429 || !strings.Contains(a.body, "The limit of organization example is 1 requests a minute.") {
+	if a := r.post(plainRequest, "X-Api-Key: "+bobKey); a.status != 429 || !strings.Contains(a.body, "The limit of organization example is 1 request a minute.") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
