@@ -103,6 +103,7 @@ func (t *transfer) read(fd uintptr) bool {
 		switch errno {
 		case 0:
 			t.n = int(n)
+			tellRead(fd)
 			return true
 		case syscall.EINTR:
 		case syscall.EAGAIN:
@@ -115,6 +116,7 @@ func (t *transfer) read(fd uintptr) bool {
 }
 
 func (t *transfer) write(fd uintptr) bool {
+	tellWrite()
 	for t.n < len(t.p) {
 		rest := t.p[t.n:]
 		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest))) //nolint:gosec // p outlives the call

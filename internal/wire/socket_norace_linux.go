@@ -1,0 +1,7 @@
+//go:build !race
+
+package wire
+
+func tellWrite() {}
+
+func tellRead(uintptr) {}
