@@ -126,7 +126,7 @@ func (s *standalone) open(ctx context.Context, a *app, master control.MasterKey)
 	if err != nil {
 		return err
 	}
-	s.ledger, err = ledger.Open(ctx, cfg.Storage.Path, ledger.Options{Node: cfg.Node.Name, Now: a.now, Log: s.log, Registerer: s.registry, Key: signer})
+	s.ledger, err = ledger.Open(ctx, cfg.Storage.Path, ledger.Options{Node: cfg.Node.Name, Now: a.now, Log: s.log, Registerer: s.registry, Key: signer, SyncInterval: &cfg.Ledger.SyncInterval})
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type Config struct {
 	CentralServer CentralServer `key:"centralServer" doc:"The control plane that a node of a fleet belongs to; not used by a standalone server."`
 	ClaudeCode    ClaudeCode    `key:"claudeCode" doc:"Policy for Claude Code clients."`
 	Storage       Storage       `key:"storage" doc:"The node's own database: ledger, counters, cached policy."`
+	Ledger        Ledger        `key:"ledger" doc:"The node's record of what is spent; see reliability.md."`
 	Control       Control       `key:"control" doc:"The control plane: users, keys, upstreams, routes."`
 	Admin         Admin         `key:"admin" doc:"Access to the admin API over the network; the Unix socket in the data folder always works."`
 	Metrics       Metrics       `key:"metrics" doc:"Prometheus metrics."`
@@ -154,6 +155,11 @@ type Storage struct {
 	Path           string        `key:"path" kind:"path" shown:"node.db in dataDir" doc:"The database file."`
 	Retention      time.Duration `key:"retention" default:"2160h" min:"0" doc:"How long the node's ledger keeps entries that the control plane has; 0 keeps them for ever. The control plane keeps all of them; what /v1/usage tells developers is what the ledger has."`
 	BackupInterval time.Duration `key:"backupInterval" default:"0" min:"0" doc:"How often a backup is made while the server runs; 0 makes none."`
+}
+
+// Ledger is how the ledger keeps what it has.
+type Ledger struct {
+	SyncInterval time.Duration `key:"syncInterval" default:"100ms" min:"0" doc:"How long what the ledger wrote may take until it is on stable storage, which is what a loss of power may take away; 0 is before a request is sent upstream. Being killed takes nothing away in any case."`
 }
 
 // Control is the control plane's part of the configuration.

@@ -76,10 +76,9 @@ func BenchmarkExchange64Parallel(b *testing.B)  { benchmark(b, 64) }
 func BenchmarkExchange512Parallel(b *testing.B) { benchmark(b, 512) }
 
 // benchmarkJournal measures what requests wait for: reservations and settlements, and none of what becomes of them.
-func benchmarkJournal(b *testing.B, parallel int) {
+func benchmarkJournal(b *testing.B, parallel int, o ledger.Options) {
 	const round = 4000 // the database takes them in between
-	o := ledger.Options{Node: "n1"}
-	o.Rest()
+	o.Node = "n1"
 	l, err := ledger.Open(b.Context(), file(b), o)
 	if err != nil {
 		b.Fatal(err)
@@ -113,9 +112,31 @@ func benchmarkJournal(b *testing.B, parallel int) {
 	}
 }
 
-func BenchmarkJournal(b *testing.B)           { benchmarkJournal(b, 1) }
-func BenchmarkJournal8Parallel(b *testing.B)  { benchmarkJournal(b, 8) }
-func BenchmarkJournal64Parallel(b *testing.B) { benchmarkJournal(b, 64) }
+func resting() (o ledger.Options) {
+	o.Rest()
+	return o
+}
+
+// unsynced leaves it to the system when anything gets to stable storage, for comparison.
+func unsynced() (o ledger.Options) {
+	o.RestUnsynced()
+	return o
+}
+
+// atOnce has everything on stable storage before anybody goes on.
+func atOnce() ledger.Options {
+	o := resting()
+	o.SyncInterval = new(time.Duration)
+	return o
+}
+
+func BenchmarkJournal(b *testing.B)                   { benchmarkJournal(b, 1, resting()) }
+func BenchmarkJournal8Parallel(b *testing.B)          { benchmarkJournal(b, 8, resting()) }
+func BenchmarkJournal64Parallel(b *testing.B)         { benchmarkJournal(b, 64, resting()) }
+func BenchmarkJournalUnsynced(b *testing.B)           { benchmarkJournal(b, 1, unsynced()) }
+func BenchmarkJournalUnsynced64Parallel(b *testing.B) { benchmarkJournal(b, 64, unsynced()) }
+func BenchmarkJournalAtOnce(b *testing.B)             { benchmarkJournal(b, 1, atOnce()) }
+func BenchmarkJournalAtOnce64Parallel(b *testing.B)   { benchmarkJournal(b, 64, atOnce()) }
 
 // benchmarkMove measures what becomes of settlements away from the request: the way into the database and to control's door.
 func benchmarkMove(b *testing.B, users int) {

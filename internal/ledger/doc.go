@@ -24,9 +24,15 @@
 //
 // # What can go wrong
 //
-// What was written survives the death of the process. It is forced to the disk only where SQLite with synchronous=NORMAL
-// does so, at checkpoints, of which there is one before a segment is deleted: after a loss of power the exchanges of the
-// last moments may be missing, but never some from before those, and the file is whole.
+// What was written survives the death of the process. The journal is forced to stable storage within
+// Options.SyncInterval after something was written, by a timer that nobody waits for: after a loss of power the exchanges
+// of the last interval may be missing, but never some from before those, and the file is whole. With an interval of 0 each
+// write is followed by a sync before those who wait for it are told. SQLite with synchronous=NORMAL forces the database to
+// the disk at checkpoints, of which there is one before a segment is deleted, and a segment is on stable storage before
+// the next one is begun, which is when a request may wait for the disk, once in 8 MiB.
+//
+// When a sync fails, the system may have dropped what it could not write and say so only once. Nothing new is opened until
+// the segment was left: its settlements booked, its openings carried into a new one that is on stable storage.
 //
 // A record that is cut off at the journal's end is what a killed process was writing; nobody was told that it is safe, and
 // it is dropped. Any other damage ends the journal there: what is before is booked, and the whole segment is kept aside as

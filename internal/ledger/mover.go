@@ -246,6 +246,7 @@ func (m *mover) operate(t *ticket) {
 	if err == nil {
 		t.op.committed(m.ledger)
 		m.recovered()
+		m.drop()
 	} else if lasting(err) {
 		err = m.report(err)
 	}

@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	maxBatch    = 512     // records written at once
-	segmentSize = 8 << 20 // bytes after which the journal goes on in a new segment
-	maxOverlong = 8       // times that, when no new segment can be made
+	maxBatch     = 512                    // records written at once
+	syncInterval = 100 * time.Millisecond // see Options.SyncInterval
+	segmentSize  = 8 << 20                // bytes after which the journal goes on in a new segment
+	maxOverlong  = 8                      // times that, when no new segment can be made
 )
 
 // writer owns the journal. Openings and settlements queue up, and one of those who wait for them writes: whoever finds
@@ -47,7 +48,9 @@ type writer struct {
 }
 
 func newWriter(l *Ledger, j *journal) *writer {
-	return &writer{ledger: l, journal: j, open: make(map[string]*buffer), idle: make(chan struct{})}
+	w := &writer{ledger: l, journal: j, open: make(map[string]*buffer), idle: make(chan struct{})}
+	j.failed = w.lose
+	return w
 }
 
 // do has an operation carried out, after everything that was queued before. It goes on to the mover, and nothing is
@@ -152,14 +155,48 @@ func (w *writer) handOn() {
 	case w.closed:
 		close(w.idle)
 		return
-	case len(w.backlog) > 0 && !w.timed:
-		w.timed = true
-		time.AfterFunc(retryPause, w.again)
+	case len(w.backlog) > 0 || w.journal.lost.Load() != nil:
+		w.soon()
 	}
 	w.led = false
 }
 
-// again retries the backlog when nobody else has.
+// soon has again called; mu is held.
+func (w *writer) soon() {
+	if !w.timed {
+		w.timed = true
+		time.AfterFunc(retryPause, w.again)
+	}
+}
+
+// lose is told that the segment is lost, by the leader or while somebody may lead: who leads sees it in handOn.
+func (w *writer) lose(err error) {
+	w.ledger.gauges.failures.Inc()
+	w.ledger.log.Error("the ledger cannot force its journal to stable storage", "error", err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.led && !w.closed {
+		w.soon()
+	}
+}
+
+// leave leaves a segment that is lost: what it settles goes into the database, what it opens into a new segment.
+func (w *writer) leave() {
+	j, m, ctx := w.journal, w.ledger.mover, context.Background()
+	if j.lost.Load() == nil || m.flush(ctx) != nil {
+		return
+	}
+	number := j.number
+	if err := j.rotate(w.seq, w.open); err != nil {
+		w.ledger.log.Warn("cannot leave the journal's segment for a new one", "error", err)
+		return
+	}
+	m.retire(number, w.seq)
+	_ = m.do(ctx, nothing{}) // has it dropped, and so the database forced to stable storage; if not, the next move does
+	w.ledger.log.Info("the ledger can force its journal to stable storage again")
+}
+
+// again retries the backlog, or to leave a segment that is lost, when nobody else has.
 func (w *writer) again() {
 	w.mu.Lock()
 	w.timed = false
@@ -192,6 +229,9 @@ func (w *writer) work(batch []*ticket) {
 // refusal returns why no opening can be written, or nil: while settlements of the past cannot be written or moved,
 // nothing new is opened.
 func (w *writer) refusal(batch []*ticket) error {
+	if lost := w.journal.lost.Load(); lost != nil {
+		return *lost
+	}
 	if len(w.backlog) > 0 {
 		return *w.trouble.Load()
 	}
@@ -253,8 +293,9 @@ func (w *writer) rotate() error {
 	return nil
 }
 
-// retry tries to write the backlog.
+// retry tries to write the backlog, after the segment was left if it is lost.
 func (w *writer) retry() {
+	w.leave()
 	if len(w.backlog) == 0 {
 		return
 	}
@@ -358,7 +399,7 @@ func (w *writer) ready() error {
 	if closed {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
 	}
-	for _, trouble := range []*error{w.trouble.Load(), w.ledger.mover.trouble.Load()} {
+	for _, trouble := range []*error{w.trouble.Load(), w.journal.lost.Load(), w.ledger.mover.trouble.Load()} {
 		if trouble != nil {
 			return *trouble
 		}
