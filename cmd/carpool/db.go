@@ -21,12 +21,15 @@ import (
 func newDBCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "db",
-		Short:   "Verify the databases of a server",
-		Example: "  carpool db verify --config carpool.yaml",
+		Short:   "Verify, back up and restore the databases of a server",
+		Example: "  carpool db verify --config carpool.yaml\n  carpool db backup --to carpool.tar.gz",
 	}
-	cmd.AddCommand(newDBVerifyCommand(a))
+	cmd.AddCommand(newDBVerifyCommand(a), newDBBackupCommand(a), newDBRestoreCommand(a))
 	return cmd
 }
+
+// masterKey is control's key in the data folder.
+func masterKey(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "master.key") }
 
 // nodeKey is the node's key in the data folder.
 func nodeKey(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "node.key") }

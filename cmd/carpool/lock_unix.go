@@ -19,7 +19,7 @@ func lockFolder(dir string) (unlock func() error, err error) {
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits
 		_ = file.Close()
-		return nil, fmt.Errorf("another server uses the data folder %s; stop it or choose another folder with --data", dir)
+		return nil, fmt.Errorf("%w %s; stop it or choose another folder with --data", errFolderInUse, dir)
 	}
 	return file.Close, nil
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,6 +52,9 @@ type standalone struct {
 	closers     []func() error
 }
 
+// errFolderInUse is the beginning of what lockFolder says when a server has a data folder.
+var errFolderInUse = errors.New("another server uses the data folder")
+
 // startStandalone opens the data folder and everything in it, and listens. Close what it returns.
 func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *standalone, err error) {
 	s := &standalone{cfg: cfg, log: log, registry: prometheus.NewRegistry(), capacity: machineCapacity()}
@@ -75,7 +77,7 @@ func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog
 		return nil, err
 	}
 	s.closeLater(listener.Close)
-	key := filepath.Join(cfg.DataDir, "master.key")
+	key := masterKey(cfg)
 	if err := checkWhole(cfg, key); err != nil {
 		return nil, err
 	}
@@ -209,7 +211,8 @@ func (s *standalone) listenAll(ctx context.Context, a *app, main net.Listener) e
 		return err
 	}
 	s.closeLater(withdraw)
-	s.serve(ctx, s.serverOptions("administration socket", socket, s.front.Around("/admin", s.control.SocketHandler())))
+	s.serve(ctx, s.serverOptions("administration socket", socket, mount(
+		map[string]http.Handler{copyPath: http.HandlerFunc(s.serveCopy)}, s.front.Around("/admin", s.control.SocketHandler()))))
 	if cfg.Admin.Listen != "" {
 		l, err := listen(ctx, cfg.Admin.Listen, "admin.listen")
 		if err != nil {

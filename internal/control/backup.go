@@ -1,7 +1,20 @@
 package control
 
-import "context"
+import (
+	"context"
+
+	"carpool/internal/control/store"
+)
 
 // Backup writes a consistent copy of control's database into the file path, which must not exist or be empty. The copy
 // holds credentials encrypted with the master key, without which it cannot be used.
 func (c *Control) Backup(ctx context.Context, path string) error { return c.store.Backup(ctx, path) }
+
+// Summary is what a database of control says of itself.
+type Summary = store.Summary
+
+// Inspect reads control's database at path, whatever its schema, without changing it.
+func Inspect(ctx context.Context, path string) (Summary, error) { return store.Inspect(ctx, path) }
+
+// CopyClosed copies control's database at path, which no server uses, as it is, into a file like that of Backup.
+func CopyClosed(ctx context.Context, path, into string) error { return store.Copy(ctx, path, into) }

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"carpool/internal/config"
+	"carpool/internal/control"
+	"carpool/internal/ledger"
+)
+
+// restored is the result of a restore.
+type restored struct {
+	Entries  int64    `json:"entries"`
+	Restored []string `json:"restored"`
+	Kept     string   `json:"kept,omitempty"` // folder of what was there before
+	Missing  []string `json:"missing"`        // what the server needs besides
+	Upgrade  bool     `json:"upgrade"`        // the archive has an older schema, of which only SQLite's integrity was checked
+}
+
+func newDBRestoreCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Put the databases of an archive in the place of a server's",
+		Long: `Put the databases of an archive of 'carpool db backup' in the place of those of a server, which must be stopped.
+The archive is unpacked and verified first, and nothing is changed when anything is wrong with it. What was there before
+is kept in a folder of the data folder. Keys are replaced only when the archive holds them.`,
+		Example: "  carpool db restore carpool.tar.gz --data ./carpool-data\n  carpool db restore carpool.tar.gz.age --identity key.txt --config carpool.yaml --yes",
+		Args:    arguments("FILE"),
+	}
+	identity := cmd.Flags().String("identity", "", "open an encrypted archive with the age private keys in `FILE`")
+	yes := yesFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		identities, err := a.readIdentities(*identity)
+		if err != nil {
+			return err
+		}
+		cfg, err := a.loadConfig()
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			return fmt.Errorf("cannot make the data folder: %w", err)
+		}
+		unlock, err := lockFolder(cfg.DataDir)
+		if err != nil {
+			return err
+		}
+		defer unlock()                                         //nolint:errcheck // the process ends
+		staged, err := os.MkdirTemp(cfg.DataDir, ".restore-*") // made with mode 0700
+		if err != nil {
+			return fmt.Errorf("cannot make a folder to unpack into: %w", err)
+		}
+		defer os.RemoveAll(staged) //nolint:errcheck // what is left there harms nobody
+		names, err := readArchive(args[0], staged, identities)
+		if err != nil {
+			return err
+		}
+		result := restored{Restored: names, Missing: []string{}}
+		if err := result.verify(cmd.Context(), cfg, staged); err != nil {
+			return err
+		}
+		if err := a.confirm(cmd, *yes, "Replace the databases in %s by those of %s, with %d entries?", cfg.DataDir, args[0], result.Entries); err != nil {
+			return err
+		}
+		kept := filepath.Join(cfg.DataDir, "replaced-"+a.now().UTC().Format(backupStamp))
+		if err := result.swap(cfg, staged, kept); err != nil {
+			return err
+		}
+		for _, key := range []string{masterKey(cfg), nodeKey(cfg)} {
+			if _, err := os.Stat(key); err != nil {
+				result.Missing = append(result.Missing, key)
+			}
+		}
+		return a.show(result, result.text)
+	}
+	return cmd
+}
+
+// verify looks whether the unpacked databases can be put in place. The node's was copied first, and prices may have
+// changed, so that the ledger is verified against itself only.
+func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string) error {
+	books, err := ledger.Inspect(ctx, filepath.Join(staged, archivedNode))
+	if err != nil {
+		return err
+	}
+	policies, err := control.Inspect(ctx, filepath.Join(staged, archivedControl))
+	if err != nil {
+		return err
+	}
+	for _, db := range []struct {
+		name       string
+		have, know int64
+		damage     []string
+	}{
+		{archivedNode, books.Schema, books.Known, books.Damage},
+		{archivedControl, policies.Schema, policies.Known, policies.Damage},
+	} {
+		switch {
+		case len(db.damage) > 0:
+			return fmt.Errorf("%s in the archive is damaged: %s", db.name, db.damage[0])
+		case db.have > db.know:
+			return fmt.Errorf("%s in the archive has schema version %d and this Carpool knows up to %d; use the newer Carpool that wrote it", db.name, db.have, db.know)
+		}
+	}
+	r.Entries, r.Upgrade = books.Entries, books.Schema < books.Known || policies.Schema < policies.Known
+	if books.Schema < books.Known {
+		return nil
+	}
+	audit := ledger.Audit{Node: cfg.Node.Name}
+	key, err := ledger.ReadKey(filepath.Join(staged, archivedNodeKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = ledger.ReadKey(nodeKey(cfg))
+	}
+	switch {
+	case err == nil:
+		audit.Key, _ = key.Public().(ed25519.PublicKey)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	v, err := ledger.Verify(ctx, filepath.Join(staged, archivedNode), audit)
+	if err != nil {
+		return err
+	}
+	wrong := []error{}
+	for _, f := range v.Findings {
+		wrong = append(wrong, fmt.Errorf("%s: %s", f.Check, f.What))
+	}
+	if len(wrong) > 0 {
+		return errors.Join(append(wrong, errors.New("the books in the archive are not as they should be; nothing was changed"))...)
+	}
+	return nil
+}
+
+// move is a rename that can be taken back.
+type move struct{ from, to string }
+
+// swap moves what is in place into the folder kept, and what was unpacked into its place. When a step fails, those
+// before are taken back.
+func (r *restored) swap(cfg *config.Config, staged, kept string) (err error) {
+	places := map[string]string{
+		archivedNode: cfg.Storage.Path, archivedControl: cfg.Control.Store.Path, archivedMasterKey: masterKey(cfg), archivedNodeKey: nodeKey(cfg),
+	}
+	if err := os.Mkdir(kept, 0o700); err != nil {
+		return fmt.Errorf("cannot make a folder for what is there: %w", err)
+	}
+	var done []move
+	defer func() {
+		if err == nil {
+			return
+		}
+		err = fmt.Errorf("%w; nothing was changed", err)
+		for _, m := range slices.Backward(done) {
+			if back := os.Rename(m.to, m.from); back != nil {
+				err = fmt.Errorf("%w, but %s, which belongs to %s", err, m.to, m.from)
+			}
+		}
+		_ = os.Remove(kept) // empty again
+	}()
+	rename := func(from, to string) error {
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return err
+		}
+		if err := os.Rename(from, to); err != nil {
+			return fmt.Errorf("cannot replace the databases: %w", err)
+		}
+		done = append(done, move{from, to})
+		return nil
+	}
+	// One pair after the other: a server that starts after a crash in between finds one of the databases at least, and
+	// does not begin anew.
+	for _, name := range []string{archivedNode, archivedControl, archivedNodeKey, archivedMasterKey} {
+		if !slices.Contains(r.Restored, name) {
+			continue
+		}
+		place := places[name]
+		old, err := partsOf(place)
+		if err != nil {
+			return err
+		}
+		for _, path := range old {
+			if err := rename(path, filepath.Join(kept, filepath.Base(path))); err != nil {
+				return err
+			}
+			r.Kept = kept
+		}
+		for _, part := range r.Restored {
+			if rest, ok := strings.CutPrefix(part, name); ok {
+				if err := rename(filepath.Join(staged, part), place+rest); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, path := range places {
+		if err := syncFolder(filepath.Dir(path)); err != nil {
+			return err
+		}
+	}
+	if r.Kept == "" {
+		return os.Remove(kept)
+	}
+	return nil
+}
+
+// partsOf lists a file and those beside it that begin with its name: of a database its write-ahead log, its journal and
+// its signed head. A lock is no part.
+func partsOf(path string) (parts []string, err error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot look for what is there: %w", err)
+	}
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), filepath.Base(path))
+		if ok && rest != ".lock" && (rest == "" || rest[0] == '.' || rest[0] == '-') {
+			parts = append(parts, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	return parts, nil
+}
+
+func (r *restored) text() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "restored %s: %d entries\n", strings.Join(r.Restored, ", "), r.Entries)
+	if r.Kept != "" {
+		fmt.Fprintf(&text, "What was there is in %s.\n", r.Kept)
+	}
+	if r.Upgrade {
+		text.WriteString("The archive is of an older Carpool: the next start brings it up to date, and carpool db verify verifies it then.\n")
+	}
+	if len(r.Missing) > 0 {
+		fmt.Fprintf(&text, "Put %s back before the server starts.\n", strings.Join(r.Missing, " and "))
+	}
+	return text.String()
+}

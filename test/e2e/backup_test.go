@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"bytes"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+)
+
+// TestBackupAndRestore: an archive made beside a server or of a stopped one brings its entries back, encrypted and into an
+// empty folder, too; and what is wrong with an archive is told and changes nothing.
+func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
+	sim, dir := startSim(t), t.TempDir()
+	archive := func(name string) string { return filepath.Join(dir, name) }
+	identity := func(name string) (file, recipient string) {
+		key, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(archive(name), []byte(key.String()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return archive(name), key.Recipient().String()
+	}
+	right, recipient := identity("right.txt")
+	wrong, _ := identity("wrong.txt")
+
+	g := serveIn(t, dir, sim.url, -1)
+	g.spend(100)
+	g.spend(200)
+	g.settled(2)
+	text := g.must("db", "backup", "--to", archive("running"))
+	if !strings.Contains(text, "2 entries, not encrypted") || !strings.Contains(text, "needed to restore: "+filepath.Join(g.data, "master.key")+" and "+filepath.Join(g.data, "node.key")) {
+		t.Errorf("it says %s", text)
+	}
+	if info, err := os.Stat(archive("running")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if r := g.run("db", "restore", archive("running"), "--yes"); r.code != 1 || !strings.Contains(r.stderr, "another server uses the data folder") {
+		t.Errorf("beside a server: %d %s", r.code, r.stderr)
+	}
+	g.spend(300)
+	g.settled(3)
+	g.proc.kill()
+	if text := g.must("db", "backup", "--to", archive("sealed"), "--with-keys", "--recipient", recipient); !strings.Contains(text, "encrypted") || strings.Contains(text, "Not in it") {
+		t.Errorf("it says %s", text)
+	}
+
+	entries := func(want int64) {
+		t.Helper()
+		var v verified
+		g = serveIn(t, dir, sim.url, -1) // settles what a killed server left
+		g.proc.terminate()
+		g.decode(&v, "db", "verify")
+		if v.Entries != want || len(v.Findings) > 0 {
+			t.Errorf("want %d entries: %+v", want, v)
+		}
+	}
+	if text := g.must("db", "restore", archive("running"), "--yes"); !strings.Contains(text, "2 entries") || !strings.Contains(text, "What was there is in "+filepath.Join(g.data, "replaced-")) {
+		t.Errorf("it says %s", text)
+	}
+	entries(2)
+
+	whole, err := os.ReadFile(archive("running"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)/2] ^= 0x10
+	for name, data := range map[string][]byte{"cut": whole[:len(whole)-100], "flipped": flipped, "empty": nil} {
+		if err := os.WriteFile(archive(name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newer(t, g, archive("newer"))
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"is damaged", []string{archive("cut")}},
+		{"is damaged", []string{archive("flipped")}},
+		{"is damaged", []string{archive("empty")}},
+		{"is encrypted; name the file", []string{archive("sealed")}},
+		{"is encrypted for other keys", []string{archive("sealed"), "--identity", wrong}},
+		{"has schema version 99999 and this Carpool knows", []string{archive("newer")}},
+	} {
+		r := g.run(append([]string{"db", "restore", "--yes"}, c.args...)...)
+		if r.code != 1 || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%v: %d %s", c.args, r.code, r.stderr)
+		}
+	}
+	entries(2) // as it was
+
+	if err := os.RemoveAll(g.data); err != nil {
+		t.Fatal(err)
+	}
+	if text := g.must("db", "restore", archive("sealed"), "--identity", right, "--yes"); strings.Contains(text, "What was there") || strings.Contains(text, "Put ") {
+		t.Errorf("it says %s", text)
+	}
+	entries(3)
+}
+
+// newer makes an archive of the stopped server's databases with a schema of the future.
+func newer(t *testing.T, g *gateway, archive string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(g.data, "control.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	change := func(statement string) {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
+	g.must("db", "backup", "--to", archive)
+	change(`DELETE FROM goose_db_version WHERE version_id = 99999`)
+}
