@@ -21,10 +21,10 @@ import (
 func newDBCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "db",
-		Short:   "Verify, back up and restore the databases of a server",
+		Short:   "Verify, back up, restore and migrate the databases of a server",
 		Example: "  carpool db verify --config carpool.yaml\n  carpool db backup --to carpool.tar.gz",
 	}
-	cmd.AddCommand(newDBVerifyCommand(a), newDBBackupCommand(a), newDBRestoreCommand(a))
+	cmd.AddCommand(newDBVerifyCommand(a), newDBBackupCommand(a), newDBRestoreCommand(a), newDBMigrateCommand(a))
 	return cmd
 }
 

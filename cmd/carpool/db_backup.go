@@ -59,11 +59,10 @@ data folder needs them. The configuration is not in it either.`,
 		}
 		path := *to
 		if path == "" {
-			suffix := ".tar.gz"
+			path = archiveIn(cfg, a.now())
 			if len(recipients) > 0 {
-				suffix += ".age"
+				path += ".age"
 			}
-			path = filepath.Join(cfg.DataDir, "backups", "carpool-"+a.now().UTC().Format(backupStamp)+suffix)
 		}
 		result := backedUp{Path: path, Encrypted: len(recipients) > 0, Files: []string{}, Without: []string{}}
 		folder, err := copyDatabases(cmd.Context(), cfg)
@@ -96,6 +95,11 @@ data folder needs them. The configuration is not in it either.`,
 		return a.show(result, result.text)
 	}
 	return cmd
+}
+
+// archiveIn is the path of an archive in the folder of backups.
+func archiveIn(cfg *config.Config, now time.Time) string {
+	return filepath.Join(cfg.DataDir, "backups", "carpool-"+now.UTC().Format(backupStamp)+".tar.gz")
 }
 
 // choose lists what goes into the archive.
@@ -153,6 +157,11 @@ func copyDatabases(ctx context.Context, cfg *config.Config) (folder string, err 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	return copyClosed(ctx, cfg)
+}
+
+// copyClosed copies both databases of a data folder that the caller has locked.
+func copyClosed(ctx context.Context, cfg *config.Config) (folder string, err error) {
 	if folder, err = makeCopyFolder(cfg); err != nil {
 		return "", err
 	}

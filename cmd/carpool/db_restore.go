@@ -102,8 +102,8 @@ func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string
 		have, know int64
 		damage     []string
 	}{
-		{archivedNode, books.Schema, books.Known, books.Damage},
-		{archivedControl, policies.Schema, policies.Known, policies.Damage},
+		{archivedNode, books.Schema.Have, books.Schema.Known, books.Damage},
+		{archivedControl, policies.Schema.Have, policies.Schema.Known, policies.Damage},
 	} {
 		switch {
 		case len(db.damage) > 0:
@@ -112,8 +112,8 @@ func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string
 			return fmt.Errorf("%s in the archive has schema version %d and this Carpool knows up to %d; use the newer Carpool that wrote it", db.name, db.have, db.know)
 		}
 	}
-	r.Entries, r.Upgrade = books.Entries, books.Schema < books.Known || policies.Schema < policies.Known
-	if books.Schema < books.Known {
+	r.Entries, r.Upgrade = books.Entries, len(books.Schema.Pending)+len(policies.Schema.Pending) > 0
+	if len(books.Schema.Pending) > 0 {
 		return nil
 	}
 	audit := ledger.Audit{Node: cfg.Node.Name}

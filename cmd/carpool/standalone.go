@@ -81,6 +81,9 @@ func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog
 	if err := checkWhole(cfg, key); err != nil {
 		return nil, err
 	}
+	if err := a.backUpBeforeUpgrade(ctx, cfg, log); err != nil {
+		return nil, err
+	}
 	master, err := control.LoadMasterKey(key, rand.Reader)
 	if err != nil {
 		return nil, err

@@ -18,3 +18,18 @@ func Inspect(ctx context.Context, path string) (Summary, error) { return store.I
 
 // CopyClosed copies control's database at path, which no server uses, as it is, into a file like that of Backup.
 func CopyClosed(ctx context.Context, path, into string) error { return store.Copy(ctx, path, into) }
+
+// Schema is where a database of control stands.
+type Schema = store.Schema
+
+// ReadSchema reads where control's database at path stands, without changing it and at once.
+func ReadSchema(ctx context.Context, path string) (Schema, error) { return store.ReadSchema(ctx, path) }
+
+// Migrate brings the schema of control's database at path, which no server uses, up to date. Opening it does that too.
+func Migrate(ctx context.Context, path string) error {
+	s, err := store.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}

@@ -9,15 +9,13 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 )
 
 // Summary is what a ledger's file says of itself.
 type Summary struct {
-	Schema  int64    // version of its schema
-	Known   int64    // the version that this Carpool writes
+	Schema  Schema
 	Entries int64    // settled ones; of a ledger in use, those that left its journal
 	Damage  []string // what SQLite finds wrong with it
 }
@@ -30,9 +28,7 @@ func Inspect(ctx context.Context, name string) (s Summary, err error) {
 	if _, err := os.Stat(name); err != nil {
 		return fail(err)
 	}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: urlPath(name), RawQuery: url.Values{
-		"mode": {"ro"}, "_pragma": {"busy_timeout(" + strconv.Itoa(busyTimeout) + ")", "query_only(1)"},
-	}.Encode()}).String())
+	db, err := sql.Open("sqlite", readOnly(name))
 	if err != nil {
 		return fail(err)
 	}
@@ -50,22 +46,71 @@ func Inspect(ctx context.Context, name string) (s Summary, err error) {
 	if len(s.Damage) > 0 {
 		return s, nil // what a damaged file says is worth nothing
 	}
-	if err := db.QueryRowContext(ctx, "SELECT (SELECT max(version_id) FROM goose_db_version), (SELECT count(*) FROM entries)").Scan(&s.Schema, &s.Entries); err != nil {
+	if s.Schema, err = readSchema(ctx, db); err != nil {
 		return fail(err)
 	}
-	if s.Known, err = knownSchema(); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM entries").Scan(&s.Entries); err != nil {
 		return fail(err)
 	}
 	return s, nil
 }
 
-func knownSchema() (newest int64, err error) {
-	steps, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil {
-		return 0, err
+// Schema is where a database stands.
+type Schema struct {
+	Have, Known int64    // its version, and the one that this Carpool writes
+	Pending     []string // migrations between them
+}
+
+// ReadSchema reads where the ledger in the file name stands, without changing it and at once.
+func ReadSchema(ctx context.Context, name string) (s Schema, err error) {
+	db, err := sql.Open("sqlite", readOnly(name))
+	if err == nil {
+		s, err = readSchema(ctx, db)
+		err = errors.Join(err, db.Close())
 	}
-	number, _, _ := strings.Cut(path.Base(steps[len(steps)-1]), "_")
-	return strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return Schema{}, fmt.Errorf("cannot read the schema of the ledger %s: %w", name, explain(err))
+	}
+	return s, nil
+}
+
+func readSchema(ctx context.Context, db *sql.DB) (s Schema, err error) {
+	if err := db.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Have); err != nil {
+		return Schema{}, err
+	}
+	steps, err := fs.ReadDir(migrations, "migrations")
+	if err != nil {
+		return Schema{}, err
+	}
+	for _, step := range steps {
+		number, _, _ := strings.Cut(step.Name(), "_")
+		if s.Known, err = strconv.ParseInt(number, 10, 64); err != nil {
+			return Schema{}, err
+		}
+		if s.Known > s.Have {
+			s.Pending = append(s.Pending, strings.TrimSuffix(step.Name(), ".sql"))
+		}
+	}
+	return s, nil
+}
+
+func readOnly(name string) string {
+	return (&url.URL{Scheme: "file", Path: urlPath(name), RawQuery: url.Values{
+		"mode": {"ro"}, "_pragma": {"busy_timeout(" + strconv.Itoa(busyTimeout) + ")", "query_only(1)"},
+	}.Encode()}).String()
+}
+
+// Migrate brings the schema of the ledger in the file path, which no process has open, up to date. Opening it does that
+// too.
+func Migrate(ctx context.Context, path string) error {
+	f, err := openFile(ctx, path)
+	if err == nil {
+		err = f.close()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot bring the ledger %s up to date: %w", path, err)
+	}
+	return nil
 }
 
 // CopyClosed copies the ledger in the file path, which no process has open, as it is: its schema stays, and what a crash

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,4 +122,63 @@ func newer(t *testing.T, g *gateway, archive string) {
 	change(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
 	g.must("db", "backup", "--to", archive)
 	change(`DELETE FROM goose_db_version WHERE version_id = 99999`)
+}
+
+// TestMigrate: databases of an older Carpool are brought up to date by the command or by the server's start, after a backup
+// that can be restored; those of a newer one are left alone.
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	sim, dir := startSim(t), t.TempDir()
+	g := serveIn(t, dir, sim.url, -1)
+	g.spend(100)
+	g.settled(1)
+	if r := g.run("db", "migrate"); r.code != 1 || !strings.Contains(r.stderr, "another server uses the data folder") {
+		t.Errorf("beside a server: %d %s", r.code, r.stderr)
+	}
+	g.proc.terminate()
+	change := func(statements string) {
+		t.Helper()
+		db, err := sql.Open("sqlite", filepath.Join(g.data, "control.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = db.ExecContext(t.Context(), statements)
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backups := func() []string {
+		found, err := filepath.Glob(filepath.Join(g.data, "backups", "carpool-*.tar.gz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	const older = `DROP TABLE budgets; DELETE FROM goose_db_version WHERE version_id >= 4`
+	change(older)
+	if text := g.must("db", "migrate", "--dry-run"); !strings.Contains(text, "would migrate") || !strings.Contains(text, "from schema version 3 to ") || len(backups()) > 0 {
+		t.Errorf("it says %s, and there are %v", text, backups())
+	}
+	if text := g.must("db", "migrate"); !strings.Contains(text, "00004_budgets") || len(backups()) != 1 || !strings.Contains(text, backups()[0]) {
+		t.Errorf("it says %s, and there are %v", text, backups())
+	}
+	if text := g.must("db", "migrate"); !strings.Contains(text, "nothing to do") || len(backups()) != 1 {
+		t.Errorf("it says %s, and there are %v", text, backups())
+	}
+	if text := g.must("db", "restore", backups()[0], "--yes"); !strings.Contains(text, "1 entries") || !strings.Contains(text, "of an older Carpool") {
+		t.Errorf("it says %s", text)
+	}
+	g = serveIn(t, dir, sim.url, -1)
+	g.proc.terminate()
+	if len(backups()) != 2 {
+		t.Errorf("the start made no backup: %v", backups())
+	}
+	var v verified
+	if g.decode(&v, "db", "verify"); v.Entries != 1 || len(v.Findings) > 0 {
+		t.Errorf("%+v", v)
+	}
+	change(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
+	if r := g.run("db", "migrate"); r.code != 1 || !strings.Contains(r.stderr, "has schema version 99999 and this Carpool knows up to") || len(backups()) != 2 {
+		t.Errorf("a newer one: %d %s", r.code, r.stderr)
+	}
 }

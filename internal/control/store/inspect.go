@@ -14,8 +14,7 @@ import (
 
 // Summary is what a database says of itself.
 type Summary struct {
-	Schema int64    // version of its schema
-	Known  int64    // the version that this Carpool writes
+	Schema Schema
 	Damage []string // what SQLite finds wrong with it
 }
 
@@ -29,16 +28,42 @@ func Inspect(ctx context.Context, path string) (s Summary, err error) {
 	if s.Damage, err = b.Damage(ctx); err != nil || len(s.Damage) > 0 {
 		return s, err
 	}
-	if err := b.tx.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Schema); err != nil {
-		return Summary{}, fmt.Errorf("cannot read the schema version of %s: %w", path, advise(err))
+	s.Schema, err = b.schema(ctx)
+	return s, err
+}
+
+// Schema is where a database stands.
+type Schema struct {
+	Have, Known int64    // its version, and the one that this Carpool writes
+	Pending     []string // migrations between them
+}
+
+// ReadSchema reads where the database at path stands, without changing it and at once.
+func ReadSchema(ctx context.Context, path string) (s Schema, err error) {
+	b, err := OpenBooks(ctx, path)
+	if err != nil {
+		return Schema{}, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	return b.schema(ctx)
+}
+
+func (b *Books) schema(ctx context.Context) (s Schema, err error) {
+	if err := b.tx.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Have); err != nil {
+		return Schema{}, fmt.Errorf("cannot read the schema of the database: %w", advise(err))
 	}
 	steps, err := fs.ReadDir(migrations, "migrations")
 	if err != nil {
-		return Summary{}, fmt.Errorf("cannot read the migrations: %w", err)
+		return Schema{}, fmt.Errorf("cannot read the migrations: %w", err)
 	}
-	number, _, _ := strings.Cut(steps[len(steps)-1].Name(), "_")
-	if s.Known, err = strconv.ParseInt(number, 10, 64); err != nil {
-		return Summary{}, fmt.Errorf("cannot read the migrations: %w", err)
+	for _, step := range steps {
+		number, _, _ := strings.Cut(step.Name(), "_")
+		if s.Known, err = strconv.ParseInt(number, 10, 64); err != nil {
+			return Schema{}, fmt.Errorf("cannot read the migrations: %w", err)
+		}
+		if s.Known > s.Have {
+			s.Pending = append(s.Pending, strings.TrimSuffix(step.Name(), ".sql"))
+		}
 	}
 	return s, nil
 }
