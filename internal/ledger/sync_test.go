@@ -69,25 +69,25 @@ func TestSyncsAtMostOncePerIntervalAndNeverWhileIdle(t *testing.T) {
 				t.Errorf("%d syncs instead of %d", n, want)
 			}
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		check(0)
 		for range 1000 {
 			if err := j.append([]byte("frame")); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		check(9)
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		check(10)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		check(10)
 		if err := j.append([]byte("frame")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(99 * time.Millisecond)
+		<-time.After(99 * time.Millisecond)
 		check(10)
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 		check(11)
 		if err := j.close(); err != nil {
 			t.Error(err)
@@ -159,14 +159,14 @@ func TestAFailedSyncInTheBackgroundIsNotForgotten(t *testing.T) {
 	exchange(t, l, "e1", 7)
 	x, err := l.Reserve(t.Context(), testOpening("e2", 10))
 	for l.Ready() == nil {
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	if _, err := l.Reserve(t.Context(), testOpening("e3", 10)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("admitted although nobody knows what is on stable storage: %v", err)
 	}
 	p.broken.Store(false)
 	for l.Ready() != nil { // by itself
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	if err == nil { // the sync may have failed before e2
 		if err := x.Settle(Entry{InputTokens: 3}); err != nil {
