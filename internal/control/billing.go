@@ -21,7 +21,7 @@ type billingInput struct {
 
 // billing answers by the days and names of Anthropic's Usage and Cost report: UTC, whatever time zone is configured.
 func (c *Control) billing(ctx context.Context, in *billingInput) ([]BillingRow, error) {
-	f, err := c.filter(&rangeInput{Since: in.Since, Until: in.Until})
+	f, err := c.filter(&Range{Since: in.Since, Until: in.Until})
 	if err != nil {
 		return nil, err
 	}

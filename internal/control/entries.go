@@ -13,23 +13,14 @@ import (
 )
 
 type entriesInput struct {
-	Since    string `query:"since" doc:"Start: RFC 3339 time, date in the configured time zone, or an age like 24h or 7d" example:"7d"`
-	Until    string `query:"until" doc:"End, exclusive, in the same forms"`
-	User     string `query:"user"`
-	Team     string `query:"team"`
-	Key      string `query:"key" doc:"Name or public id"`
-	Model    string `query:"model" doc:"Asked, sent or served"`
-	Session  string `query:"session"`
-	Endpoint string `query:"endpoint" enum:"messages,count_tokens,all" default:"messages"`
-	After    string `query:"after" doc:"What the page before says as next; the other parameters must be the same"`
-	Limit    int    `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"Exchanges on a page"`
+	Selection
+	After string `query:"after" doc:"What the page before says as next; the other parameters must be the same"`
+	Limit int    `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"Exchanges on a page"`
 }
 
 // entries answers one page. What is settled while somebody turns the pages is newer than all of them.
 func (c *Control) entries(ctx context.Context, in *entriesInput) (EntriesPage, error) {
-	f, err := c.usageFilter(&usageInput{
-		Since: in.Since, Until: in.Until, User: in.User, Team: in.Team, Key: in.Key, Model: in.Model, Session: in.Session, Endpoint: in.Endpoint,
-	})
+	f, err := c.selection(&in.Selection)
 	if err != nil {
 		return EntriesPage{}, err
 	}

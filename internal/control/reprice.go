@@ -82,7 +82,7 @@ func (a *api) addReprice() {
 }
 
 func (c *Control) reprice(ctx context.Context, in *repriceInput) (Repricing, error) {
-	f, err := c.filter(&rangeInput{in.Since, in.Until, in.User, in.Team})
+	f, err := c.filter(&Range{in.Since, in.Until, in.User, in.Team})
 	if err != nil {
 		return Repricing{}, err
 	}

@@ -15,11 +15,8 @@ import (
 const defaultSessions = 50
 
 type sessionsInput struct {
-	Since string `query:"since" doc:"Start: RFC 3339 time, date in the configured time zone, or an age like 24h or 7d" example:"7d"`
-	Until string `query:"until" doc:"End, exclusive, in the same forms"`
-	User  string `query:"user"`
-	Team  string `query:"team"`
-	Limit int    `query:"limit" minimum:"1" maximum:"10000" doc:"Sessions; default 50"`
+	Range
+	Limit int `query:"limit" minimum:"1" maximum:"10000" doc:"Sessions; default 50"`
 }
 
 func (a *api) addSessions() {
@@ -38,7 +35,7 @@ func (a *api) addSessions() {
 }
 
 func (c *Control) sessions(ctx context.Context, in *sessionsInput) ([]Session, error) {
-	f, err := c.filter(&rangeInput{in.Since, in.Until, in.User, in.Team})
+	f, err := c.filter(&in.Range)
 	if err != nil {
 		return nil, err
 	}

@@ -33,24 +33,27 @@ const (
 	defaultGroups  = 1000
 )
 
-type rangeInput struct {
+// Range selects exchanges by time and by who made them.
+type Range struct {
 	Since string `query:"since" doc:"Start: RFC 3339 time, date in the configured time zone, or an age like 24h or 7d" example:"7d"`
 	Until string `query:"until" doc:"End, exclusive, in the same forms"`
 	User  string `query:"user"`
 	Team  string `query:"team"`
 }
 
-type usageInput struct {
-	Since    string `query:"since" doc:"Start: RFC 3339 time, date in the configured time zone, or an age like 24h or 7d" example:"7d"`
-	Until    string `query:"until" doc:"End, exclusive, in the same forms"`
-	User     string `query:"user"`
-	Team     string `query:"team"`
+// Selection selects exchanges by everything that they can be selected by.
+type Selection struct {
+	Range
 	Key      string `query:"key" doc:"Name or public id"`
 	Model    string `query:"model" doc:"Asked, sent or served"`
 	Session  string `query:"session"`
 	Endpoint string `query:"endpoint" enum:"messages,count_tokens,all" default:"messages"`
-	GroupBy  string `query:"groupBy" enum:"none,user,team,key,model,upstream,session,agent,version,day,hour" default:"none" doc:"What a row stands for; none: one exchange"`
-	Limit    int    `query:"limit" minimum:"1" maximum:"1000000" doc:"Rows; default 50 exchanges or 1000 groups. At most 10000 exchanges; /admin/v1/entries has all of them"`
+}
+
+type usageInput struct {
+	Selection
+	GroupBy string `query:"groupBy" enum:"none,user,team,key,model,upstream,session,agent,version,day,hour" default:"none" doc:"What a row stands for; none: one exchange"`
+	Limit   int    `query:"limit" minimum:"1" maximum:"1000000" doc:"Rows; default 50 exchanges or 1000 groups. At most 10000 exchanges; /admin/v1/entries has all of them"`
 }
 
 func (a *api) addUsage() {
@@ -69,7 +72,7 @@ func (a *api) addUsage() {
 	})
 	operation(a, huma.Operation{
 		OperationID: "get-report", Method: http.MethodGet, Path: "/admin/v1/report", Summary: "The Claude Code report", Tags: []string{"usage"},
-	}, func(ctx context.Context, in *rangeInput) (Report, error) { return a.c.report(ctx, in) })
+	}, func(ctx context.Context, in *Range) (Report, error) { return a.c.report(ctx, in) })
 }
 
 // flush lets the connected nodes deliver what they settled, so that an answer includes it.
@@ -80,7 +83,7 @@ func (c *Control) flush(ctx context.Context) {
 }
 
 // filter turns a range into a store filter.
-func (c *Control) filter(in *rangeInput) (f store.Filter, err error) {
+func (c *Control) filter(in *Range) (f store.Filter, err error) {
 	now := c.options.Now()
 	if f.Since, err = parseTime(in.Since, now, c.location()); err != nil {
 		return f, refuse(http.StatusUnprocessableEntity, "since: %s", err.Error())
@@ -139,8 +142,8 @@ func (e errTimeForm) Error() string {
 	return strconv.Quote(string(e)) + " is not a time; use one like 2026-11-23T08:00:00Z, a date like 2026-11-23, or an age like 24h or 7d"
 }
 
-func (c *Control) usageFilter(in *usageInput) (store.Filter, error) {
-	f, err := c.filter(&rangeInput{in.Since, in.Until, in.User, in.Team})
+func (c *Control) selection(in *Selection) (store.Filter, error) {
+	f, err := c.filter(&in.Range)
 	f.Key, f.Model, f.Session = in.Key, in.Model, in.Session
 	if in.Endpoint != windowAll {
 		f.Endpoint = in.Endpoint
@@ -149,7 +152,7 @@ func (c *Control) usageFilter(in *usageInput) (store.Filter, error) {
 }
 
 func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
-	f, err := c.usageFilter(in)
+	f, err := c.selection(&in.Selection)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -290,7 +293,7 @@ const (
 	reportRows  = 100
 )
 
-func (c *Control) report(ctx context.Context, in *rangeInput) (Report, error) {
+func (c *Control) report(ctx context.Context, in *Range) (Report, error) {
 	f, err := c.filter(in)
 	if err != nil {
 		return Report{}, err
