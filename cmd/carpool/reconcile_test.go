@@ -92,9 +92,10 @@ func carpool(t *testing.T, data string, args ...string) (status int, stdout, std
 	return status, out.String(), problems.String()
 }
 
-// What the books have is what the provider's report says, to the token and the micro-dollar, and what is changed shows.
-func TestReconcile(t *testing.T) {
-	data := t.TempDir()
+// serving returns a data folder and the server that runs on it until the test ends.
+func serving(t *testing.T) (data string, _ *testServer) {
+	t.Helper()
+	data = t.TempDir()
 	server, err := startServer(data)
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +105,12 @@ func TestReconcile(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return data, server
+}
+
+// What the books have is what the provider's report says, to the token and the micro-dollar, and what is changed shows.
+func TestReconcile(t *testing.T) {
+	data, server := serving(t)
 	yesterday := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -1)
 	p := newProvider(t, yesterday.Add(-2*time.Hour))
 	var entries []fleet.Entry
@@ -239,16 +246,7 @@ func telemetry(entries []fleet.Entry, otlp bool) []byte {
 
 // Requests that only one side has, and those about which the sides differ, are named by their ids.
 func TestReconcileTelemetry(t *testing.T) {
-	data := t.TempDir()
-	server, err := startServer(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	data, server := serving(t)
 	p := newProvider(t, time.Now().Add(-time.Hour))
 	var entries []fleet.Entry
 	for i := range 6 {
