@@ -231,6 +231,7 @@ func TestThresholdsAreLoggedOnce(t *testing.T) {
 
 // TestBudgetModel: reservations, settlements, crashes and a clock that jumps, in any order, under all kinds of windows.
 func TestBudgetModel(t *testing.T) {
+	t.Parallel()
 	specs := []policy.BudgetSpec{
 		{Scope: "organization", Amount: "3000 tokens", Window: "lifetime", Mode: "strict"},
 		{Scope: "team/platform", Amount: "800 tokens", Window: "hour", Mode: "strict", Rolling: true},

@@ -205,6 +205,7 @@ func reconcile(t testing.TB, path string) {
 }
 
 func TestThousandsOfOpenings(t *testing.T) {
+	t.Parallel()
 	path, copied := file(t), file(t)
 	l := open(t, path, noon())
 	var group sync.WaitGroup

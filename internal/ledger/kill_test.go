@@ -84,6 +84,7 @@ type promises struct {
 
 // TestKillAtRandomMoments kills one process after the other, each of which recovers what the one before left.
 func TestKillAtRandomMoments(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	p := promises{map[string]bool{}, map[string]bool{}, map[string]int64{}}
 	const cycles, least = 300, 20

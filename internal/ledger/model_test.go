@@ -271,6 +271,7 @@ func (m *model) check(t *rapid.T) {
 }
 
 func TestModel(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		folder, err := os.MkdirTemp("", "carpool-ledger-") //nolint:usetesting // a new one for each check, of which there are hundreds
 		if err != nil {

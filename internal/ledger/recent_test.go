@@ -115,6 +115,7 @@ func TestMemoryDoesNotHoldRequests(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
 	l := testLedger(t)
 	const total = maxRecent + 3000
 	for i := range total {
