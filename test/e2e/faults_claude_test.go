@@ -17,6 +17,10 @@ type cliFault struct {
 	name  string
 	fault object
 	alone bool // a second upstream is of no use: the request itself is refused, or the answer has begun
+
+	// either are outcomes between which version 1.0.59 wavers: an error event is final for it, unless the end of the stream is
+	// read with it; then it asks again.
+	either []string
 }
 
 func cliFaults() []cliFault {
@@ -31,7 +35,9 @@ func cliFaults() []cliFault {
 		{name: "resets the connection before the header", fault: object{"cut": "drop_reset"}},
 		{name: "200, empty", fault: object{"status": 200, "body": "empty"}},
 		{name: "200, begins with `event: error`, once", fault: object{"cut": "error", "times": 1}},
-		{name: "200, `event: error` mid-stream, once", fault: object{"cut": "error", "at_event": 8, "times": 1}, alone: true},
+		{name: "200, `event: error` mid-stream, once", fault: object{"cut": "error", "at_event": 8, "times": 1}, alone: true, either: []string{
+			"`Execution error` (exit 0, at once)", "the answer (exit 0, at once, 2 requests)",
+		}},
 		{name: "200, cut off after 300 bytes", fault: object{"cut": "abort", "at_byte": 300}},
 		{name: "200, reset mid-stream", fault: object{"cut": "reset", "at_event": 8}},
 		{name: "200, ended mid-stream", fault: object{"cut": "clean", "at_event": 8}},
@@ -162,7 +168,7 @@ func notWorse(t *testing.T, three []*cliRun) {
 	t.Helper()
 	one, two := three[withOne], three[withTwo]
 	well := func(r *cliRun) bool { return r.code == 0 && strings.Contains(r.shown, wellDone) }
-	if d := three[direct]; well(d) && !well(one) || one.code > d.code || class(one.elapsed) > class(d.elapsed) {
+	if d := three[direct]; well(d) && !well(one) && !one.wavers() || one.code > d.code || class(one.elapsed) > class(d.elapsed) {
 		t.Errorf("%s is worse than direct: exit %d, %d requests, %v: %s", one.name(), one.code, one.requests, one.elapsed, one.shown)
 	}
 	if !well(two) && !one.fault.alone {
@@ -210,11 +216,20 @@ func claudeTable(list []*cliRun) string {
 			cells[0] = ""
 		}
 		for _, r := range three {
-			cells = append(cells, r.describe())
+			cell := r.describe()
+			if r.wavers() {
+				cell = strings.Join(r.fault.either, ", or ")
+			}
+			cells = append(cells, cell)
 		}
 		row(cells...)
 	}
 	return b.String()
+}
+
+// wavers reports whether the run ended in one of several ways that are all as they should be.
+func (r *cliRun) wavers() bool {
+	return r.version == claudeOld && slices.Contains(r.fault.either, r.describe())
 }
 
 func (r *cliRun) describe() string {

@@ -418,8 +418,25 @@ func generated(t *testing.T, part, table string) {
 			t.Error(err)
 		}
 	default:
-		t.Errorf("%s is not what its tests say; go test ./test/e2e -run %s -update writes it", path, t.Name())
+		t.Errorf("%s is not what its tests say; go test ./test/e2e -run %s -update writes it\n%s", path, t.Name(), changed(string(page), string(next)))
 	}
+}
+
+// changed are the lines that one text has and the other has not.
+func changed(before, after string) string {
+	var b strings.Builder
+	was, is := strings.Split(before, "\n"), strings.Split(after, "\n")
+	for _, line := range was {
+		if !slices.Contains(is, line) {
+			_, _ = fmt.Fprintf(&b, "- %s\n", line)
+		}
+	}
+	for _, line := range is {
+		if !slices.Contains(was, line) {
+			_, _ = fmt.Fprintf(&b, "+ %s\n", line)
+		}
+	}
+	return b.String()
 }
 
 // faultTable is the table for operators, made of what the tests hold.
