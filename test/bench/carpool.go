@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -52,7 +53,7 @@ upstreams: [{name: main, baseUrl: "http://%[2]s", apiKeyEnv: BENCH_UPSTREAM_KEY}
 routes: [{name: default, models: ["*"], upstreams: [main]}]
 users: [{name: alice, team: platform, quota: {daily: 1000000000000000, monthly: 1000000000000000}, limits: %[1]s}]
 keys: [{name: laptop, user: alice, key: %[3]s, limits: %[1]s}]
-`, limits, at.upstream, key)); err != nil {
+%[4]s`, limits, at.upstream, key, p.budgets())); err != nil {
 		return nil, err
 	}
 	path, err := at.write("carpool.yml", fmt.Sprintf(`
@@ -64,6 +65,19 @@ log: {file: carpool.log, format: json}
 claudeCode: {requireClient: warn, minVersion: 1.0.0, quotaFormula: {input: 1, output: 1, cacheRead: 0.1, cacheWrite: 1.25}}
 `, port, at.connections()))
 	return []string{p.path, "serve", "--config", path}, err
+}
+
+// budgets are budgets of every kind that none can reach. A Carpool from before there were any has none.
+func (p program) budgets() string {
+	if help, err := exec.Command(p.path, "--help").Output(); err != nil || !bytes.Contains(help, []byte("  budget ")) {
+		return ""
+	}
+	return `budgets:
+  - {name: everybody, scope: organization, amount: 1000000000 USD, window: month}
+  - {name: platform, scope: team/platform, amount: 1000000000 USD, window: day, rolling: true}
+  - {name: alice, scope: user/alice, amount: 1000000000 USD, window: day, mode: strict}
+  - {name: laptop, scope: key/laptop, amount: 1000000000000 tokens, window: lifetime}
+`
 }
 
 // booked is how many entries Carpool's ledger has.
