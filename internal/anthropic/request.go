@@ -43,6 +43,8 @@ type Request struct {
 	Media int
 
 	model span // the value, with its quotes
+
+	extent extent
 }
 
 type span struct{ start, end int }
@@ -96,6 +98,7 @@ func Peek(body []byte) (*Request, error) {
 		return nil, ErrInvalidRequest("The request body is not valid JSON: " + err.Error() + ". Send one JSON object in UTF-8.")
 	}
 	p.req.Media = p.s.media
+	p.req.extent.finish(&p)
 	p.req.CachedPrefix = p.cachedPrefix()
 	return p.req, nil
 }
@@ -184,19 +187,21 @@ func (p *peeker) member(name []byte, i int) (end int, err error) {
 		return p.word(i, &r.ServiceTier)
 	case "system":
 		r.HasSystem = true
-		return p.part(i, &p.system)
+		return p.part(i, promptText, &p.system)
 	case "tools":
 		r.HasTools = s.at(i) != 'n'
-		if end, err = p.part(i, &p.tools); s.at(i) == '[' {
+		if end, err = p.part(i, promptTools, &p.tools); s.at(i) == '[' {
 			r.ToolCount = s.items
 		}
 		return end, err
 	case "messages":
-		return p.part(i, &p.messages)
+		return p.part(i, promptText, &p.messages)
 	case "cache_control":
 		p.automatic = s.at(i) != 'n'
 	}
-	return s.value(i)
+	end, err = s.value(i)
+	r.extent.member(name, s.b[i:end])
+	return end, err
 }
 
 // metadata walks over the value of a member of metadata.
@@ -212,11 +217,11 @@ func (p *peeker) metadata(name []byte, i int) (end int, err error) {
 }
 
 // part walks over a part of the prompt.
-func (p *peeker) part(i int, into *part) (end int, err error) {
+func (p *peeker) part(i int, which prompt, into *part) (end int, err error) {
 	s := &p.s
-	s.prompt, s.breakpoint = true, 0
+	s.prompt, s.breakpoint = which, 0
 	end, err = s.value(i)
-	s.prompt = false
+	s.prompt = noPrompt
 	*into = part{span{i, end}, s.breakpoint}
 	return end, err
 }

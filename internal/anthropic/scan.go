@@ -12,6 +12,8 @@ const maxDepth = 1000
 const (
 	nameCache = "cache_control"
 	nameData  = "data"
+	nameTTL   = "ttl"
+	nameType  = "type"
 )
 
 // syntaxError says where a text stops being JSON. It is shown to the client, so it quotes no more than one byte of the text.
@@ -38,12 +40,25 @@ type scanner struct {
 	levels [maxDepth/64 + 1]uint64 // while in value: bit per level, set when the container is an object
 	items  int                     // after value: elements or members of the outermost container
 
-	prompt     bool // look out for cache breakpoints and media
-	mark       int  // level of the object whose cache_control is being walked over; 0 for none
-	breakpoint int  // offset just after the last value named cache_control that is not null; 0 for none
-	dataAt     int  // offset of the value last named data; 0 for none
-	media      int  // bytes of base64 strings named data
+	prompt     prompt // what of it is walked over: look out for what follows
+	mark       int    // level of the object whose cache_control is being walked over; 0 for none
+	breakpoint int    // offset just after the last value named cache_control that is not null; 0 for none
+	dataAt     int    // offset of the value last named data; 0 for none
+	media      int    // bytes of base64 strings named data
+	typeAt     int    // offset of the value last named type in the text of a prompt; 0 for none
+	blocks     bool   // a type is one of those of media, or may be
+	serverTool int    // offset of the type of the first tool that is not the client's; 0 for none
+	ttl        bool   // something is named ttl
 }
+
+// prompt is a part of a request that is part of its prompt.
+type prompt int
+
+const (
+	noPrompt prompt = iota
+	promptTools
+	promptText // system or messages
+)
 
 func (s *scanner) fail(i int, what string) error { return &syntaxError{i, what} }
 
@@ -98,8 +113,13 @@ func (s *scanner) value(i int) (end int, err error) {
 				return end, err
 			}
 			i = end
-			if n := stop - start - 2; s.prompt && (n == len(nameCache) || n == len(nameData) || escaped) {
-				i = s.notice(s.b[start+1:stop-1], i, depth)
+			if s.prompt != noPrompt {
+				switch name := s.b[start+1 : stop-1]; {
+				case escaped:
+					i = s.notice(spelled(name), i, depth)
+				case len(name) == len(nameType), len(name) == len(nameCache), len(name) == len(nameTTL):
+					i = s.notice(string(name), i, depth)
+				}
 			}
 		}
 		var c byte
@@ -111,8 +131,11 @@ func (s *scanner) value(i int) (end int, err error) {
 					return i, err
 				}
 			}
-			if start == s.dataAt {
+			switch start {
+			case s.dataAt:
 				s.data(start, i)
+			case s.typeAt:
+				s.blocks = s.blocks || ofMedia(s.b[start+1:i-1])
 			}
 		case '{', '[':
 			if depth == maxDepth {
@@ -195,23 +218,33 @@ func (s *scanner) name(i int) (end, start, stop int, escaped bool, err error) {
 
 // notice looks at the name of a member of the prompt, whose value follows behind i in an object at the given depth. It walks over the white
 // space before the value when that matters.
-func (s *scanner) notice(name []byte, i, depth int) (end int) {
-	switch end = i; {
-	case spells(name, nameCache):
+func (s *scanner) notice(name string, i, depth int) (end int) {
+	switch end = i; name {
+	case nameType:
+		var c byte
+		switch end, c = s.next(i); {
+		case s.prompt == promptText:
+			s.typeAt = end
+		case depth <= 2 && s.serverTool == 0 && c != 'n' && !ofClient(s.b[end:]):
+			s.serverTool = end
+		}
+	case nameData:
+		end, _ = s.next(i)
+		s.dataAt = end
+	case nameCache:
 		var c byte
 		if end, c = s.next(i); c != 'n' && s.mark == 0 {
 			s.mark = depth
 		}
-	case spells(name, nameData):
-		end, _ = s.next(i)
-		s.dataAt = end
+	case nameTTL:
+		s.ttl = true
 	}
 	return end
 }
 
 // data counts the string named data that stands between start and end.
 func (s *scanner) data(start, end int) {
-	if s.prompt && isBase64(s.b[start+1:end-1]) {
+	if s.prompt != noPrompt && isBase64(s.b[start+1:end-1]) {
 		s.media += end - start - 2
 	}
 }

@@ -284,6 +284,16 @@ func unquote(raw []byte, escaped bool) string {
 	return string(text)
 }
 
+// spelled is the name that matters in a prompt for which raw, a name with escapes and without its quotes, stands, "" for none.
+func spelled(raw []byte) string {
+	for _, name := range [...]string{nameType, nameData, nameCache, nameTTL} {
+		if spells(raw, name) {
+			return name
+		}
+	}
+	return ""
+}
+
 // spells reports whether raw, a string without its quotes, stands for text, which is letters and underscores.
 func spells(raw []byte, text string) bool {
 	for i := range len(text) {

@@ -74,7 +74,7 @@ func (x *exchange) guess() worth {
 // most is what a request can use at most. The error tells of a request whose body does not say that.
 func (x *exchange) most(b *policy.Budget, body *wire.Body) (worth, error) {
 	text, _ := body.Hold()
-	extent := anthropic.Measure(text)
+	extent := x.peek.Measure(text)
 	body.Release()
 	if extent.Unbounded != "" {
 		return worth{}, anthropic.ErrPermission(strings.TrimSpace(fmt.Sprintf("Budget %s is strict, and nobody can say what this request will cost at most: it asks for %s. %s",

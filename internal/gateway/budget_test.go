@@ -71,7 +71,11 @@ func herd(t *testing.T, requests, room int, budget policy.BudgetSpec) (*rig, int
 
 // mostTokens is what plainRequest reserves of a strict budget of tokens.
 func mostTokens() int64 {
-	return anthropic.Measure([]byte(plainRequest)).Prompt + int64(len("You are Claude Code.")) + 100
+	peek, err := anthropic.Peek([]byte(plainRequest))
+	if err != nil {
+		panic(err)
+	}
+	return peek.Measure([]byte(plainRequest)).Prompt + int64(len("You are Claude Code.")) + 100
 }
 
 // TestStrictBudgetAdmitsExactlyWhatFits: 200 requests at once on a real server.
