@@ -5,6 +5,17 @@ import (
 	"unicode/utf8"
 )
 
+// IsJSON reports whether b is one JSON value, in UTF-8 and nested at most 1 000 levels deep.
+func IsJSON(b []byte) bool {
+	s := scanner{b: b}
+	end, err := s.value(0)
+	if err != nil {
+		return false
+	}
+	end, _ = s.next(end)
+	return end == len(b)
+}
+
 // member is a member of an object in a response.
 type member struct {
 	name  []byte

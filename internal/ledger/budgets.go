@@ -44,7 +44,8 @@ type charge struct {
 	ends   time.Time
 	amount int64
 
-	held *held // nil for an exchange of a process that died
+	held  *held  // nil for an exchange of a process that died
+	start string // of what appendCharges writes, if it is known
 }
 
 // held is where a charge is in memory.
@@ -58,7 +59,7 @@ type held struct {
 type pot struct {
 	quota.Pot
 	budget *policy.Budget // as the last request knew it; nil: none came yet
-	label  string         // of the slot of the last request
+	last   charge         // of the last request
 }
 
 // rollingGrace is how long a slot that a rolling window has left is kept in memory: a clock that is set back can bring it in
@@ -108,17 +109,19 @@ func (c *Claim) asked() int64 {
 
 // take reserves a claim, which fits.
 func (p *pot) take(c *Claim, now time.Time) charge {
-	at := c.Span.Slot(now)
-	if p.label != at.Label && c.Span.Rolling {
-		p.Forget(now.Add(-rollingGrace))
+	at := p.Now(c.Span, now)
+	if p.last.label != at.Label || !p.last.ends.Equal(at.End) {
+		if c.Span.Rolling {
+			p.Forget(now.Add(-rollingGrace))
+		}
+		p.last = charge{slotKey: slotKey{c.Name, c.Subject, c.Series, at.Label}, ends: at.End}
+		p.last.start = string(p.last.appendStart(nil))
 	}
-	p.label = at.Label
-	slot, asked := p.Open(at.Label, at.End), c.asked()
-	slot.Reserve(asked)
-	return charge{
-		slotKey: slotKey{c.Name, c.Subject, c.Series, at.Label}, ends: at.End, amount: asked,
-		held: &held{p, slot, asked},
-	}
+	next := p.last
+	next.amount = c.asked()
+	next.held = &held{p, p.Open(at.Label, at.End), next.amount}
+	next.held.slot.Reserve(next.amount)
+	return next
 }
 
 // BudgetUse is how much of a budget is used.
@@ -144,12 +147,16 @@ func (p *pot) use(a policy.Account, now time.Time) BudgetUse {
 // holdBudgets reserves claims, which fit. The Ledger's lock is held.
 func (l *Ledger) holdBudgets(x *Exchange, claims []Claim, now time.Time) {
 	charges := make([]charge, len(claims))
+	var fullest BudgetUse
 	for i := range claims {
 		p := l.books.pot(claims[i].Account)
-		if use := p.use(claims[i].Account, now); i == 0 || use.Share() > x.fullest.Share() {
-			x.fullest = &use
+		if use := p.use(claims[i].Account, now); i == 0 || use.Share() > fullest.Share() {
+			fullest = use
 		}
 		charges[i] = p.take(&claims[i], now)
+	}
+	if len(claims) > 0 {
+		x.fullest = &fullest
 	}
 	x.settlement.charges = charges
 }
@@ -215,21 +222,30 @@ const noCharges = "[]"
 
 // appendCharges appends charges as they are stored.
 func appendCharges(b []byte, charges []charge) []byte {
-	w := body{append(b, '[')}
+	b = append(b, '[')
 	for i := range charges {
 		c := &charges[i]
 		if i > 0 {
-			w.b = append(w.b, ',')
+			b = append(b, ',')
 		}
-		w.b = append(w.b, '[')
-		for _, text := range [...]string{c.budget, c.subject, c.series, c.label} {
-			w.quote(text)
-			w.b = append(w.b, ',')
+		if c.start != "" {
+			b = append(b, c.start...)
+		} else {
+			b = c.appendStart(b)
 		}
-		w.b = append(strconv.AppendInt(w.b, c.ends.Unix(), 10), ',')
-		w.b = append(strconv.AppendInt(w.b, c.amount, 10), ']')
+		b = append(strconv.AppendInt(b, c.amount, 10), ']')
 	}
-	return append(w.b, ']')
+	return append(b, ']')
+}
+
+// appendStart appends a charge as it is stored, up to its amount.
+func (c *charge) appendStart(b []byte) []byte {
+	w := body{append(b, '[')}
+	for _, text := range [...]string{c.budget, c.subject, c.series, c.label} {
+		w.quote(text)
+		w.b = append(w.b, ',')
+	}
+	return append(strconv.AppendInt(w.b, c.ends.Unix(), 10), ',')
 }
 
 func readCharges(text string) ([]charge, error) {

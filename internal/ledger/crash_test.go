@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -130,23 +131,42 @@ func kill(t *testing.T, path string, lines int, said map[string]string) {
 // image copies the files of an open ledger, as they would be found after a crash.
 func image(t rapid.TB, from, to string) {
 	t.Helper()
-	suffixes := []string{"", "-wal"}
-	files, err := os.ReadDir(filepath.Dir(from))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		if number, ok := strings.CutPrefix(f.Name(), filepath.Base(from)+".journal."); ok {
-			suffixes = append(suffixes, ".journal."+number)
-		}
-	}
-	for _, suffix := range suffixes {
-		data, err := os.ReadFile(from + suffix)
-		if err == nil {
-			err = os.WriteFile(to+suffix, data, 0o600)
-		}
+	state := func() string {
+		var b strings.Builder
+		segments, err := filepath.Glob(from + ".journal.*")
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, name := range append(segments, from, from+"-wal") {
+			if info, err := os.Stat(name); err == nil {
+				_, _ = fmt.Fprintln(&b, name, info.Size(), info.ModTime().UnixNano())
+			}
+		}
+		return b.String()
+	}
+	for { // until nothing was written meanwhile: a process dies at one moment
+		before := state()
+		var failed error
+		var copied []string
+		for line := range strings.Lines(before) {
+			name, _, _ := strings.Cut(line, " ")
+			data, err := os.ReadFile(name)
+			if err == nil {
+				copied = append(copied, to+strings.TrimPrefix(name, from))
+				err = os.WriteFile(copied[len(copied)-1], data, 0o600)
+			}
+			failed = errors.Join(failed, err)
+		}
+		if state() == before {
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			return
+		}
+		for _, name := range copied {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

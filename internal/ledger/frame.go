@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -154,9 +155,11 @@ func frameCharges(b []byte, charges []charge) []byte {
 	if len(charges) == 0 {
 		return b
 	}
-	var scratch [256]byte
-	text := appendCharges(scratch[:0], charges)
-	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+	start := len(b)
+	b = appendCharges(b, charges)
+	var size [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(size[:], uint64(len(b)-start))
+	return slices.Insert(b, start, size[:n]...)
 }
 
 func (f *fields) charges() []charge {

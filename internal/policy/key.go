@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
 	"io"
 	"math/big"
 	"strings"
+	"sync"
 )
 
 // A generated key reads cpk_<id>_<secret><checksum>: a public id that may be shown and logged, 256 random bits, and a
@@ -30,16 +32,21 @@ const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 type KeyHash [sha256.Size]byte
 
 // Hasher hashes keys with a secret of the installation, so that a stolen database cannot be searched for weak keys.
-type Hasher struct{ pepper []byte }
+type Hasher struct{ macs *sync.Pool } // of hash.Hash, which have the secret worked in
 
 // NewHasher returns a Hasher with the installation's secret.
-func NewHasher(pepper []byte) Hasher { return Hasher{pepper} }
+func NewHasher(pepper []byte) Hasher {
+	return Hasher{&sync.Pool{New: func() any { return hmac.New(sha256.New, pepper) }}}
+}
 
 // Hash returns the keyed hash of a key or an administrator's token.
-func (h Hasher) Hash(key string) KeyHash {
-	mac := hmac.New(sha256.New, h.pepper)
+func (h Hasher) Hash(key string) (sum KeyHash) {
+	mac, _ := h.macs.Get().(hash.Hash)
 	mac.Write([]byte(key))
-	return KeyHash(mac.Sum(nil))
+	mac.Sum(sum[:0])
+	mac.Reset()
+	h.macs.Put(mac)
+	return sum
 }
 
 // GenerateKey makes a key with prefix KeyPrefix or TokenPrefix and returns it with its public id.

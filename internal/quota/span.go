@@ -126,8 +126,25 @@ func hour(now time.Time) Period {
 	return Period{Label: start.UTC().Format("2006-01-02T15:04Z"), Start: start, End: end}
 }
 
-// Pot is what was spent of a budget and is held of it, by slots. The zero Pot is empty.
-type Pot struct{ slots []*Slot }
+// Pot is what was spent of a budget and is held of it, by slots. The zero Pot is empty. Only one goroutine at a time may use it.
+type Pot struct {
+	slots []*Slot
+
+	// The slot of the last request, which most often is that of the next one.
+	span   Span
+	latest Period
+	until  time.Time // when another slot begins
+}
+
+// Now is the Slot of a span, remembered from the last time.
+func (p *Pot) Now(span Span, now time.Time) Period {
+	if p.span == span && !now.Before(p.latest.Start) && now.Before(p.until) {
+		return p.latest
+	}
+	p.span, p.latest = span, span.Slot(now)
+	p.until = p.latest.End.Add(-span.Duration())
+	return p.latest
+}
 
 // Slot is what was spent in a slot of a Span, and what requests hold that were admitted in it.
 type Slot struct {
@@ -154,7 +171,7 @@ func (p *Pot) Open(label string, end time.Time) *Slot {
 func (p *Pot) Sum(span Span, now time.Time) (used, reserved int64) {
 	rolling, label := span.Duration() > 0, ""
 	if !rolling {
-		label = span.Slot(now).Label
+		label = p.Now(span, now).Label
 	}
 	for _, s := range p.slots {
 		if rolling && now.Before(s.End) || !rolling && s.Label == label {
@@ -168,7 +185,7 @@ func (p *Pot) Sum(span Span, now time.Time) (used, reserved int64) {
 // calendar window, and of a rolling one when enough of its slots have left.
 func (p *Pot) ResetsAt(span Span, now time.Time, n int64) time.Time {
 	if span.Duration() == 0 {
-		return span.Slot(now).End
+		return p.Now(span, now).End
 	}
 	counting := make([]*Slot, 0, len(p.slots))
 	for _, s := range p.slots {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"carpool/internal/anthropic"
 	"carpool/internal/wire"
 )
 
@@ -61,7 +62,7 @@ func wholePlain(r *wire.Response, body []byte, err error) bool {
 		return false
 	}
 	if !encoded(r.Head) {
-		return json.Valid(body)
+		return isJSON(body)
 	}
 	var decoded bytes.Buffer
 	var unknown *unknownEncodingError
@@ -71,8 +72,11 @@ func wholePlain(r *wire.Response, body []byte, err error) bool {
 	case err != nil:
 		return false
 	}
-	return json.Valid(decoded.Bytes())
+	return isJSON(decoded.Bytes())
 }
+
+// isJSON reports whether b is one JSON value. What the quicker reader does not accept, the one that is lenient about UTF-8 and depth may.
+func isJSON(b []byte) bool { return anthropic.IsJSON(b) || json.Valid(b) }
 
 // hold reads an answer until it ends, and gives up when it is too long, or begins with mere whitespace, by which some upstreams keep
 // a client patient. err is how it ended; nil: it goes on.
