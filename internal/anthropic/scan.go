@@ -34,8 +34,8 @@ func (e *syntaxError) Error() string { return e.what + " at byte " + strconv.Ito
 type scanner struct {
 	b []byte
 
-	marks uint64 // of the window that ends at edge: see specials
-	edge  int
+	marks    [windows]uint64 // of the bytes between from and to: see cover
+	from, to int
 
 	levels [maxDepth/64 + 1]uint64 // while in value: bit per level, set when the container is an object
 	items  int                     // after value: elements or members of the outermost container

@@ -10,17 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Strings are nearly all of a request, and most of them is text in which every tenth or twentieth byte needs care. They are looked at in
-// windows of 64 bytes: specials finds the bytes that need care without a branch, and only those are then looked at one by one. Where all
-// is plain, plain goes faster still.
-const window = 64
-
-// A word is eight bytes of text. In the marks of a word the top bit of each byte says something about that byte.
-const (
-	ones  = 0x0101010101010101
-	lows  = 0x7f * ones
-	highs = 0x80 * ones
-)
+// Strings are nearly all of a request, and most of them is text in which every tenth or twentieth byte needs care: see cover.
 
 // str walks over the string that begins at i and reports whether it holds escapes.
 func (s *scanner) str(i int) (end int, escaped bool, err error) {
@@ -30,81 +20,59 @@ func (s *scanner) str(i int) (end int, escaped bool, err error) {
 	return s.text(i + 1)
 }
 
-// near walks over the string that begins at i when the window of an earlier string holds all of it, and it is plain. Else it returns 0.
+// near walks over the string that begins at i when one window holds the rest of it, and it is plain. Else it returns 0.
 func (s *scanner) near(i int) (end int) {
-	m := s.marks >> (uint(i+1-s.edge) % window)
-	if end = i + 1 + bits.TrailingZeros64(m); end < s.edge && s.b[end] == '"' {
-		return end + 1
+	if i++; i >= s.from && i < s.to {
+		m := s.marks[uint(i-s.from)/window%windows] >> (uint(i) % window)
+		if end = i + bits.TrailingZeros64(m); end < len(s.b) && m != 0 && s.b[end] == '"' {
+			return end + 1
+		}
 	}
 	return 0
 }
 
 // text walks over the rest of a string.
 func (s *scanner) text(i int) (end int, escaped bool, err error) {
-	if i < s.edge { // what of it is in the window of an earlier string
-		i = min(i+bits.TrailingZeros64(s.marks>>(uint(i-s.edge)%window)), s.edge)
-	}
 	b := s.b
-	for len(b)-i >= window+8 {
-		p := (*[window + 8]byte)(b[i:])
-		m := specials(p)
-		if m == 0 {
-			i = s.plain(i + window)
-			continue
+	for {
+		if i >= s.to || i < s.from {
+			if i >= len(b) {
+				return len(b), escaped, s.fail(len(b), "unexpected end inside a string")
+			}
+			s.cover(i)
 		}
-		s.marks, s.edge = m, i+window
+		start := i - i%window
+		m := s.marks[(start-s.from)/window%windows] >> (uint(i) % window) << (uint(i) % window)
 		for end = i; m != 0; {
-			k := bits.TrailingZeros64(m)
-			c := p[k]
-			if c == '\\' {
+			k := uint(bits.TrailingZeros64(m)) % window
+			at := start + int(k)
+			if at >= len(b) {
+				return len(b), escaped, s.fail(len(b), "unexpected end inside a string")
+			}
+			switch c := b[at]; {
+			case c == '"':
+				return at + 1, escaped, nil
+			case c == '\\':
 				escaped = true
-				if simpleEscape[p[k+1]] == 1 {
+				if at+1 < len(b) && simpleEscape[b[at+1]] == 1 {
 					m &^= 3 << k
-					end = i + k + 2
+					end = at + 2
 					continue
 				}
-			} else if c == '"' {
-				return i + k + 1, escaped, nil
-			} else if n := charLen(binary.LittleEndian.Uint32(p[k:])); n > 0 && p[k+n] < utf8.RuneSelf { // not one of many
-				m &^= (1<<n - 1) << k
-				end = i + k + n
-				continue
+			case len(b)-at > utf8.UTFMax:
+				if n := charLen(binary.LittleEndian.Uint32(b[at:])); n > 0 && b[at+n] < utf8.RuneSelf { // not one of many
+					m &^= (1<<n - 1) << k
+					end = at + n
+					continue
+				}
 			}
-			if end, err = s.special(i + k); err != nil {
+			if end, err = s.special(at); err != nil {
 				return end, escaped, err
 			}
-			m = m >> uint(end-i) << uint(end-i)
+			m = m >> uint(end-start) << uint(end-start)
 		}
-		i = max(i+window, end)
+		i = max(start+window, end)
 	}
-	return s.tail(i, escaped)
-}
-
-// tail is text where less than a window is left.
-func (s *scanner) tail(i int, escaped bool) (end int, _ bool, err error) {
-	for i < len(s.b) {
-		if len(s.b)-i >= 8 {
-			x := binary.LittleEndian.Uint64(s.b[i:])
-			m := (^ordinary(x) | x) & highs
-			if m == 0 {
-				i += 8
-				continue
-			}
-			i += bits.TrailingZeros64(m) / 8
-		}
-		switch c := s.b[i]; {
-		case c == '"':
-			return i + 1, escaped, nil
-		case c >= ' ' && c < utf8.RuneSelf && c != '\\':
-			i++
-		default:
-			escaped = escaped || c == '\\'
-			if i, err = s.special(i); err != nil {
-				return i, escaped, err
-			}
-		}
-	}
-	return i, escaped, s.fail(i, "unexpected end inside a string")
 }
 
 // special walks over an escape sequence, or all characters beyond ASCII that follow each other.
@@ -123,43 +91,6 @@ func (s *scanner) special(i int) (end int, err error) {
 		return i, s.fail(i, what)
 	}
 	return i + n, nil
-}
-
-// specials has a bit for each of the 64 bytes of a window, set for quotes, backslashes, control characters and bytes beyond ASCII.
-func specials(p *[window + 8]byte) uint64 {
-	return special8(p[0:]) | special8(p[8:])<<8 | special8(p[16:])<<16 | special8(p[24:])<<24 |
-		special8(p[32:])<<32 | special8(p[40:])<<40 | special8(p[48:])<<48 | special8(p[56:])<<56
-}
-
-// special8 is specials for the first eight bytes of b.
-func special8(b []byte) uint64 {
-	x := binary.LittleEndian.Uint64(b)
-	// The product gathers the marks in its top byte.
-	return ((^ordinary(x) | x) & highs) * 0x0002040810204081 >> 56
-}
-
-// ordinary marks the bytes of x that are neither a quote nor a backslash nor a control character. For those beyond ASCII it says nothing.
-func ordinary(x uint64) uint64 {
-	x &= lows // so that no sum goes beyond its byte
-	// The exchange of the quote (0x22) and the space (0x20) brings quote and control characters below 0x21.
-	return ((x ^ 0x02*ones) + 0x5f*ones) & ((x ^ '\\'*ones) + lows)
-}
-
-// plain is the offset of the first 32 bytes, counted from i, in which one may need care.
-func (s *scanner) plain(i int) int {
-	b := s.b[i:]
-	for len(b) >= 32 {
-		x, y := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-		z, w := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
-		// As in ordinary. A byte beyond ASCII spoils the sum of the next one and is seen by itself.
-		ok := ((x ^ 0x02*ones) + 0x5f*ones) & ((x ^ '\\'*ones) + lows) & ((y ^ 0x02*ones) + 0x5f*ones) & ((y ^ '\\'*ones) + lows) &
-			((z ^ 0x02*ones) + 0x5f*ones) & ((z ^ '\\'*ones) + lows) & ((w ^ 0x02*ones) + 0x5f*ones) & ((w ^ '\\'*ones) + lows)
-		if (^ok|x|y|z|w)&highs != 0 {
-			break
-		}
-		b = b[32:]
-	}
-	return len(s.b) - len(b)
 }
 
 // simpleEscape has a 1 for each byte that makes an escape sequence with a backslash, by itself.
