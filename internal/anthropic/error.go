@@ -175,6 +175,14 @@ func ErrLimitStore() *Error {
 		shouldNotRetry(), HeaderField{unified + "overage-disabled-reason", "fetch_error"})
 }
 
+// ErrUnwritable (503) says that the gateway cannot write its books, without which it sends nothing. It passes as soon as somebody has
+// made room.
+func ErrUnwritable(cause error) *Error {
+	return newError(503, TypeAPI, "This gateway cannot write its books, so the request was not sent; try again in a moment. "+
+		"If it lasts, the operator should make room on the gateway's disk or make its data writable again; the server's log says what is wrong.",
+		retryAfter(5)).WithCause(cause)
+}
+
 // ErrOverloaded (529) says that every upstream is at capacity; the client backs off and retries. retryAfterSeconds ≤ 0 leaves the wait
 // to the client, more is brought into 1 to 60.
 func ErrOverloaded(retryAfterSeconds int) *Error {

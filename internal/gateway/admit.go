@@ -72,8 +72,10 @@ func (g *Gateway) admit(ctx context.Context, x *exchange, body *wire.Body) (*led
 		return nil, g.deny(x, denied)
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case errors.Is(err, ledger.ErrUnavailable):
+		return nil, anthropic.ErrUnwritable(err)
 	}
-	return nil, anthropic.ErrLimitStore().WithCause(err)
+	return nil, anthropic.ErrInternal(err)
 }
 
 // chargeUnsettled gives an opening the cost that it has if the process dies before the settlement: that of its prompt on the upstream that

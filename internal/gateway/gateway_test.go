@@ -516,6 +516,18 @@ func TestSpentQuota(t *testing.T) {
 	}
 }
 
+// What cannot be accounted for is not sent, and the client is told to come back.
+func TestBooksThatCannotBeWritten(t *testing.T) {
+	r := newRig(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") }, nil)
+	if err := r.ledger.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := r.post(plainRequest)
+	if kind, message := errorOf(t, got); got.status != 503 || kind != "api_error" || !strings.Contains(message, "the request was not sent") || got.header.Get("Retry-After") != "5" {
+		t.Errorf("%d %s: %s %v", got.status, kind, message, got.header)
+	}
+}
+
 // A quota of nothing is no quota that comes back at midnight.
 func TestQuotaOfNothing(t *testing.T) {
 	r := newRig(t, answerPlain, func(d *policy.Document) { d.Users[0].Quota.Daily = 0 })

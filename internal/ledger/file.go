@@ -170,7 +170,7 @@ func explain(err error) error {
 	case sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("it is not an SQLite database; move it away or choose another file (storage.path): %w", err)
 	case sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("the file is damaged; move it and its -wal file away and restore a backup: %w", err)
+		return fmt.Errorf("the file is damaged; restore a backup with carpool db restore: %w", err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return fmt.Errorf("%w: %w", errLocked, err)
 	case sqlite3.SQLITE_FULL:
@@ -181,8 +181,14 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("the disk is full; make room: %w", err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("the file system is read-only; make it writable again, and see the system's log for why it is: %w", err)
+	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("the server's user must be able to write the file and its folder: %w", err)
+	case errors.Is(err, syscall.EFBIG):
+		return fmt.Errorf("the file may not grow further; raise the limit of the server's process (ulimit -f) or of the file system: %w", err)
+	case errors.Is(err, syscall.EIO), code(err) == sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("the disk or its file system fails; see the system's log: %w", err)
 	}
 	return err
 }

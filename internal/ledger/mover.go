@@ -339,7 +339,7 @@ func (m *mover) fail(err error) {
 func (m *mover) report(err error) error {
 	err = fmt.Errorf("%w: %w", ErrUnavailable, explain(err))
 	if m.trouble.Swap(&err) == nil {
-		m.ledger.log.Error("the ledger cannot write its database", "error", err)
+		m.ledger.log.Error("the ledger cannot write its database; nothing new is served until it can", "file", m.ledger.file.path, "error", err)
 	}
 	return err
 }

@@ -378,7 +378,8 @@ func (w *writer) succeed(settled []*settlement) {
 func (w *writer) fail(batch []*ticket, err error) {
 	err = fmt.Errorf("%w: %w", ErrUnavailable, explain(err))
 	if w.trouble.Swap(&err) == nil {
-		w.ledger.log.Error("the ledger cannot write its journal", "error", err)
+		w.ledger.log.Error("the ledger cannot write its journal; nothing new is served until it can",
+			"file", segmentPath(w.ledger.file.path, w.journal.number), "error", err)
 	}
 	for _, t := range batch {
 		if o, ok := t.op.(*opening); ok {
