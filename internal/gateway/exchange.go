@@ -272,7 +272,10 @@ func (g *Gateway) settle(open *ledger.Exchange, x *exchange) {
 		x.entry.Outcome = ledger.OutcomeFailed
 	}
 	x.entry.Charge(x.snapshot.Prices, x.usage)
-	if err := open.Settle(x.entry); err != nil {
+	switch err := open.Settle(x.entry); {
+	case errors.Is(err, ledger.ErrUnavailable):
+		g.log.Warn("an entry waits in memory until the ledger can write it", slog.String("id", x.entry.ID), slog.String("error", err.Error()))
+	case err != nil:
 		g.log.Error("cannot settle an exchange; it will be resolved when the ledger is opened next", slog.String("id", x.entry.ID), slog.String("error", err.Error()))
 	}
 	g.spent(x)

@@ -16,6 +16,7 @@ type metrics struct {
 	operations prometheus.Histogram
 	moves      prometheus.Histogram
 	unmoved    prometheus.GaugeFunc
+	waiting    prometheus.GaugeFunc
 	failures   prometheus.Counter
 	denials    prometheus.Counter
 	warnings   *prometheus.CounterVec
@@ -44,6 +45,10 @@ func newMetrics(l *Ledger, registerer prometheus.Registerer) (*metrics, error) {
 			Name: "carpool_ledger_unmoved_entries",
 			Help: "Entries in the ledger's journal that are not in its database yet.",
 		}, func() float64 { return float64(max(l.LastSeq()-l.mover.moved.Load(), 0)) }),
+		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "carpool_ledger_waiting_entries",
+			Help: "Entries in memory that could not be written to the ledger's journal, and are tried again.",
+		}, func() float64 { return float64(l.writer.waiting.Load()) }),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "carpool_ledger_commit_failures_total",
 			Help: "Writes to the ledger's journal or database that failed.",
@@ -69,7 +74,7 @@ func newMetrics(l *Ledger, registerer prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	m.registerer = registerer
-	for _, c := range []prometheus.Collector{m.commits, m.operations, m.moves, m.unmoved, m.failures, m.denials, m.warnings, m.refusals, m.outbox} {
+	for _, c := range []prometheus.Collector{m.commits, m.operations, m.moves, m.unmoved, m.waiting, m.failures, m.denials, m.warnings, m.refusals, m.outbox} {
 		if err := registerer.Register(c); err != nil {
 			m.unregister()
 			return nil, fmt.Errorf("cannot register metrics: %w", err)

@@ -37,6 +37,7 @@ type writer struct {
 	settled []*settlement
 
 	trouble atomic.Pointer[error]
+	waiting atomic.Int64 // the length of backlog
 	frames  buffers
 
 	mu     sync.Mutex
@@ -303,6 +304,7 @@ func (w *writer) retry() {
 	w.backlog = nil
 	w.append(batch)
 	if len(w.backlog) == 0 {
+		w.waiting.Store(0)
 		w.ledger.log.Info("the ledger can write its journal again", "settlements", len(batch))
 	}
 }
@@ -391,6 +393,7 @@ func (w *writer) fail(batch []*ticket, err error) {
 			t.finish(err)
 		}
 	}
+	w.waiting.Store(int64(len(w.backlog)))
 }
 
 func (w *writer) ready() error {

@@ -33,7 +33,13 @@ func TestMain(m *testing.M) {
 	os.Exit(withBinary(m.Run))
 }
 
+// inNamespace names the variable with which a test runs itself again in a namespace. It holds the program's path.
+const inNamespace = "E2E_IN_NAMESPACE"
+
 func withBinary(f func() int) int {
+	if binary = os.Getenv(inNamespace); binary != "" {
+		return f()
+	}
 	dir, err := os.MkdirTemp("", "carpool-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
