@@ -44,7 +44,7 @@ func newDBVerifyCommand(a *app) *cobra.Command {
 		Long: `Check the databases of a server, which may be running: that SQLite finds both whole, that no entry of the ledger
 was changed, removed or moved (each has the hash of the one before it, and the newest is signed), that every quota
 counter is what its entries add up to, that what an entry costs follows from its usage, and that control has the
-same entries. Nothing is changed. The exit status is 1 when anything is wrong; each finding says what to do.
+same entries, or roll-ups of them that add up. Nothing is changed. The exit status is 1 when anything is wrong; each finding says what to do.
 
 The files are read directly, so this runs on the server's machine with --config or --data.`,
 		Example: "  carpool db verify --data ./carpool-data\n  carpool db verify --config /etc/carpool/carpool.yaml --output json",
@@ -98,8 +98,12 @@ func verifyBooks(ctx context.Context, cfg *config.Config) (v *ledger.Verified, e
 	if err != nil {
 		damage = []string{err.Error()}
 	}
+	var drift control.Drift
 	if len(damage) == 0 {
 		audit.Copy = books
+		if drift, err = books.RollupDrift(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
 		return nil, err
@@ -108,6 +112,13 @@ func verifyBooks(ctx context.Context, cfg *config.Config) (v *ledger.Verified, e
 		v.Findings = append(v.Findings, ledger.Finding{
 			Check: "integrity", What: "control's database is damaged: " + line,
 			Do: "stop the server, move the file and its -wal file away and restore a backup",
+		})
+	}
+	if drift != (control.Drift{}) {
+		v.Findings = append(v.Findings, ledger.Finding{
+			Check: "rollups", What: fmt.Sprintf("control's roll-ups have %+d requests, %+d tokens and %+d micro-dollars against the entries that they are made of",
+				drift.Requests, drift.Tokens, drift.Cost),
+			Do: "compare with a backup of control's database; somebody or something changed it",
 		})
 	}
 	v.Findings = orEmpty(v.Findings)

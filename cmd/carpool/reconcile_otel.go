@@ -48,6 +48,13 @@ func (a *app) reconcileRequests(ctx context.Context, c *control.Client, f *recon
 			return err
 		}
 	}
+	question := query
+	question.Limit = 1
+	answer, err := c.Usage(ctx, question)
+	if err != nil {
+		return err
+	}
+	a.noteKept(answer.KeptFrom)
 	match := reconcile.NewMatching(events, tolerance)
 	for e, err := range c.Entries(ctx, query) {
 		if err != nil {

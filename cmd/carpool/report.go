@@ -34,6 +34,7 @@ called, client versions, models, tokens, what they cost, and what caching did ab
 				if err != nil {
 					return err
 				}
+				a.noteKept(report.KeptFrom)
 				if err := a.show(report, func() string { return a.reportText(report) }); err != nil {
 					return err
 				}

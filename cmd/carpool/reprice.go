@@ -47,6 +47,7 @@ not change. JSON and CSV have the amounts in micro-dollars, millionths of a US d
 				if err != nil {
 					return err
 				}
+				a.noteKept(answer.KeptFrom)
 				if a.output == formatCSV {
 					text, err := repriceCSV(answer).csv()
 					if err != nil {

@@ -45,7 +45,8 @@ func newSessionListCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(orEmpty(sessions), func() string { return a.sessionsText(sessions) })
+				a.noteKept(sessions.KeptFrom)
+				return a.show(sessions.Items, func() string { return a.sessionsText(sessions.Items) })
 			})
 		},
 	}

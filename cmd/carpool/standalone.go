@@ -151,12 +151,15 @@ func (s *standalone) open(ctx context.Context, a *app, master control.MasterKey)
 	return nil
 }
 
-// follow keeps the node in touch with control, and makes backups, until Close, which lets the node ship what the ledger
+// follow keeps the node in touch with control, rolls up what is old, and makes backups, until Close, which lets the node ship what the ledger
 // still holds.
 func (s *standalone) follow(ctx context.Context, now func() time.Time) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var loops sync.WaitGroup
 	loops.Go(func() { s.node.Run(ctx) })
+	if retention := s.cfg.Control.Store.Retention; retention > 0 {
+		loops.Go(func() { s.control.Forget(ctx, retention) })
+	}
 	if s.cfg.Storage.BackupInterval > 0 {
 		loops.Go(func() { s.backUp(ctx, now) })
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,20 +32,20 @@ func newUsageCommand(a *app) *cobra.Command {
 		Short: "Show requests, tokens and costs, one by one or summed",
 		Long: `Show requests, tokens and what they cost, one by one (newest first) or summed by --group-by. The totals are over
 everything selected, whatever the limit; --all shows everything. Dates are in the server's time zone, the one that quotas
-are counted in.
+are counted in. Requests older than control.store.retention are in the sums only.
 
 An amount with * is partly of requests without a price, one with ~ of requests that ended before all was reported. JSON and
 CSV have costs in micro-dollars, millionths of a US dollar. docs/reports.md describes their fields.`,
 		Example: `  carpool usage --since today
   carpool usage --since 7d --group-by user
-  carpool usage --since 2026-11-01 --until 2026-12-01 --group-by day --output csv
+  carpool usage --since 2026-11-01 --until 2026-12-01 --group-by day,team --output csv
   carpool usage --since 30d --all --output csv > usage.csv
   carpool usage --user alice --model claude-opus-4-1 --limit 20 --output json`,
 		Args:        arguments(),
 		Annotations: map[string]string{formatsAnnotation: formatCSV},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if q.GroupBy != "" && !slices.Contains(groupings(), q.GroupBy) {
-				return usagef("the flag --group-by does not take %q: it is one of %s", q.GroupBy, strings.Join(groupings(), ", "))
+			if err := checkGroupings(q.GroupBy); err != nil {
+				return err
 			}
 			if cmd.Flags().Changed("limit") && q.Limit < 1 {
 				return usagef("the flag --limit must be 1 or more")
@@ -66,6 +67,7 @@ CSV have costs in micro-dollars, millionths of a US dollar. docs/reports.md desc
 				if err != nil {
 					return err
 				}
+				a.noteKept(usage.KeptFrom)
 				if all && !grouped(usage) {
 					return a.exportEntries(usage, c.Entries(cmd.Context(), q))
 				}
@@ -86,12 +88,39 @@ CSV have costs in micro-dollars, millionths of a US dollar. docs/reports.md desc
 	flags.StringVar(&q.Model, "model", "", "only this `MODEL`, as asked for, sent or served")
 	flags.StringVar(&q.Session, "session", "", "only this session, by its `ID`")
 	flags.StringVar(&q.Endpoint, "endpoint", "", "only this `ENDPOINT`: messages, count_tokens or all (default messages)")
-	flags.StringVar(&q.GroupBy, "group-by", "", "sum by `WHAT`: "+strings.Join(groupings()[1:], ", "))
+	flags.StringVar(&q.GroupBy, "group-by", "", "sum by `WHAT`: one or several, with commas, of "+strings.Join(groupings()[1:], ", "))
 	flags.IntVar(&q.Limit, "limit", 0, "at most this `NUMBER` of rows (default 50 requests or 1000 groups)")
 	flags.BoolVar(&all, "all", false, "all rows")
 	flags.StringVarP(&a.output, "output", "o", formatTable, "print as `FORMAT`: table, json or csv")
 	cmd.AddCommand(newRepriceCommand(a))
 	return cmd
+}
+
+// checkGroupings refuses what --group-by does not take.
+func checkGroupings(by string) error {
+	if by == "" {
+		return nil
+	}
+	names := strings.Split(by, ",")
+	for i, name := range names {
+		switch {
+		case !slices.Contains(groupings(), name):
+			return usagef("the flag --group-by does not take %q: it is one of %s, or several of them with commas", name, strings.Join(groupings(), ", "))
+		case name == groupings()[0] && len(names) > 1:
+			return usagef("the flag --group-by takes none only alone")
+		case slices.Contains(names[:i], name):
+			return usagef("the flag --group-by has %s twice", name)
+		}
+	}
+	return nil
+}
+
+// noteKept says what the answer to a question cannot have, where the server keeps only roll-ups of its older requests.
+func (a *app) noteKept(from *time.Time) {
+	if from != nil {
+		a.note("Of requests before %s only sums by the hour are kept: single requests, sessions, agents and tools begin there.",
+			from.In(a.now().Location()).Format("2006-01-02 15:04 MST"))
+	}
 }
 
 // noteStranger says that nothing was found because there is no such user. A user who was removed is still in the books.
@@ -168,17 +197,18 @@ func (a *app) usageText(u control.Usage) string {
 }
 
 func groupTable(u control.Usage) *table {
-	t := newTable(strings.ToUpper(u.GroupBy), ">REQUESTS", ">ERRORS", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">QUOTA", ">AVG TIME", ">COST")
-	row := func(name string, s control.UsageTotals) {
-		t.row(name, number(s.Requests), number(s.Errors), number(s.InputTokens), number(s.OutputTokens), number(s.CacheReadTokens),
+	by := strings.Split(strings.ToUpper(u.GroupBy), ",")
+	t := newTable(append(by, ">REQUESTS", ">ERRORS", ">INPUT", ">OUTPUT", ">CACHE READ", ">CACHE WRITE", ">QUOTA", ">AVG TIME", ">COST")...)
+	cells := func(names []string, s control.UsageTotals) []string {
+		return append(slices.Clip(names), number(s.Requests), number(s.Errors), number(s.InputTokens), number(s.OutputTokens), number(s.CacheReadTokens),
 			number(s.CacheWriteTokens), number(s.QuotaTokens), milliseconds(s.AverageDurationMs), sumCost(s))
 	}
 	for _, r := range u.Rows {
 		if r.Group != nil {
-			row(r.Group.Group, r.Group.UsageTotals)
+			t.row(cells(r.Group.Groups, r.Group.UsageTotals)...)
 		}
 	}
-	row("total", u.Totals)
+	t.total = cells(append([]string{"total"}, make([]string, len(by)-1)...), u.Totals)
 	return t
 }
 

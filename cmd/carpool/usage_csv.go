@@ -20,22 +20,21 @@ import (
 // positions; docs/reports.md describes them.
 
 func groupColumns(by string) []string {
-	return []string{
-		by, "requests", "errors", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "thinkingTokens",
+	return append(strings.Split(by, ","), "requests", "errors", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "thinkingTokens",
 		"quotaTokens", "fileOperations", "averageDurationMs", "averageFirstByteMs", "firstAt", "lastAt",
-		"cacheWrite5mTokens", "cacheWrite1hTokens", "webSearches", "costMicroUsd", "cacheSavingsMicroUsd", "unpriced", "estimated", "parent",
-	}
+		"cacheWrite5mTokens", "cacheWrite1hTokens", "webSearches", "costMicroUsd", "cacheSavingsMicroUsd", "unpriced", "estimated", "parent")
 }
 
 func groupCells(g *control.UsageGroup) []string {
-	n := decimal
-	return []string{
-		cell(g.Group), n(g.Requests), n(g.Errors), n(g.InputTokens), n(g.OutputTokens), n(g.CacheReadTokens), n(g.CacheWriteTokens),
+	n, cells := decimal, []string{}
+	for _, group := range g.Groups {
+		cells = append(cells, cell(group))
+	}
+	return append(cells, n(g.Requests), n(g.Errors), n(g.InputTokens), n(g.OutputTokens), n(g.CacheReadTokens), n(g.CacheWriteTokens),
 		n(g.ThinkingTokens), n(g.QuotaTokens), n(g.FileOperations), fmt.Sprintf("%.1f", g.AverageDurationMs),
 		fmt.Sprintf("%.1f", g.AverageFirstByteMs), utc(g.FirstAt), utc(g.LastAt),
 		n(g.CacheWrite5mTokens), n(g.CacheWrite1hTokens), n(g.WebSearches), n(g.CostMicroUSD), n(g.CacheSavingsMicroUSD),
-		n(g.Unpriced), n(g.Estimated), cell(g.Parent),
-	}
+		n(g.Unpriced), n(g.Estimated), cell(g.Parent))
 }
 
 func entryColumns() []string {

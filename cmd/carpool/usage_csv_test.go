@@ -28,7 +28,8 @@ func TestColumns(t *testing.T) {
 		first          string
 	}{
 		{entryColumns(), entryCells(new(fleet.Entry)), entries},
-		{groupColumns("user"), groupCells(new(control.UsageGroup)), groups},
+		{groupColumns("user"), groupCells(&control.UsageGroup{Groups: []string{"alice"}}), groups},
+		{groupColumns("user,model"), groupCells(&control.UsageGroup{Groups: []string{"alice", "claude-a"}}), strings.Replace(groups, "user ", "user model ", 1)},
 	} {
 		if len(table.columns) != len(table.cells) {
 			t.Errorf("%d columns have %d values", len(table.columns), len(table.cells))

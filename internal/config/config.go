@@ -153,7 +153,7 @@ type QuotaFormula struct {
 type Storage struct {
 	Type           string        `key:"type" default:"sqlite" enum:"sqlite" doc:"Kind of database."`
 	Path           string        `key:"path" kind:"path" shown:"node.db in dataDir" doc:"The database file."`
-	Retention      time.Duration `key:"retention" default:"2160h" min:"0" doc:"How long the node's ledger keeps entries that the control plane has; 0 keeps them for ever. The control plane keeps all of them; what /v1/usage tells developers is what the ledger has."`
+	Retention      time.Duration `key:"retention" default:"2160h" min:"0" doc:"How long the node's ledger keeps entries that the control plane has; 0 keeps them for ever. For the control plane's there is control.store.retention; what /v1/usage tells developers is what the ledger has."`
 	BackupInterval time.Duration `key:"backupInterval" default:"0" min:"0" doc:"How often a backup is made while the server runs; 0 makes none."`
 }
 
@@ -171,6 +171,8 @@ type Control struct {
 type Store struct {
 	Type string `key:"type" default:"sqlite" enum:"sqlite" doc:"Kind of database."`
 	Path string `key:"path" kind:"path" shown:"control.db in dataDir" doc:"The database file."`
+
+	Retention time.Duration `key:"retention" default:"0" min:"0" doc:"How long single requests are kept that reports can tell of; older ones are rolled up to sums by the hour, by whole days in timeZone. 0 keeps them for ever."`
 }
 
 // Admin is access to the admin API over the network.

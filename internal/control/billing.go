@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"carpool/internal/control/store"
@@ -27,18 +26,17 @@ func (c *Control) billing(ctx context.Context, in *billingInput) ([]BillingRow, 
 	}
 	f.Endpoint, f.Upstream, f.Provider, f.Charged = endpointMessages, in.Upstream, policy.ProviderAnthropic, true
 	c.flush(ctx)
-	sums, err := c.store.Sums(ctx, f, store.ByBill)
+	sums, err := c.store.Sums(ctx, f, store.ByDay, store.ByModel)
 	if err != nil {
 		return nil, err
 	}
 	rows := make([]BillingRow, len(sums))
 	for i, s := range sums {
-		day, model, _ := strings.Cut(s.Group, store.Separator)
-		micros, err := strconv.ParseInt(day, 10, 64)
+		micros, err := strconv.ParseInt(s.Groups[0], 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("the database says that %q is a day: %w", day, err)
+			return nil, fmt.Errorf("the database says that %q is a day: %w", s.Groups[0], err)
 		}
-		rows[i] = BillingRow{Day: time.UnixMicro(micros).UTC().Format(time.DateOnly), Model: model, UsageTotals: totalsOf(s)}
+		rows[i] = BillingRow{Day: time.UnixMicro(micros).UTC().Format(time.DateOnly), Model: s.Groups[1], UsageTotals: totalsOf(s)}
 	}
 	slices.SortFunc(rows, func(a, b BillingRow) int { return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model)) })
 	return rows, nil

@@ -63,12 +63,12 @@ func (c *Client) Billing(ctx context.Context, from, to time.Time, upstream strin
 }
 
 // Sessions returns the sessions of Claude Code that exchanges name, those used last first.
-func (c *Client) Sessions(ctx context.Context, q SessionQuery) ([]Session, error) {
+func (c *Client) Sessions(ctx context.Context, q SessionQuery) (Sessions, error) {
 	values := query("since", q.Since, "until", q.Until, "user", q.User, "team", q.Team)
 	if q.Limit != 0 {
 		values.Set("limit", strconv.Itoa(q.Limit))
 	}
-	return list[Session](ctx, c, "/admin/v1/sessions", values)
+	return call[Sessions](ctx, c, http.MethodGet, "/admin/v1/sessions", values, nil)
 }
 
 // Session returns one session with its agents, by its id or a beginning of it that no other session has.

@@ -42,7 +42,8 @@ func (c *Control) entries(ctx context.Context, in *entriesInput) (EntriesPage, e
 	if page.Entries == nil {
 		page.Entries = []fleet.Entry{}
 	}
-	return page, nil
+	page.KeptFrom, err = c.keptFrom(ctx, f.Since)
+	return page, err
 }
 
 func formatPosition(p store.Position) string {

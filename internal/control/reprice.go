@@ -29,6 +29,7 @@ type Repricing struct {
 	AsOf         *time.Time      `json:"asOf,omitempty" doc:"The instant whose prices were taken; absent: the start of each exchange"`
 	Model        string          `json:"model,omitempty" doc:"The model that was taken to have answered"`
 	PriceVersion string          `json:"priceVersion" doc:"Of the table that was used"`
+	KeptFrom     *time.Time      `json:"keptFrom,omitempty" doc:"Present when the range reaches before it: exchanges that began earlier are not kept one by one, and left out here"`
 	Totals       RepricedTotals  `json:"totals"`
 	Models       []RepricedModel `json:"models" nullable:"false" doc:"By the model that answered, the dearest first"`
 }
@@ -114,6 +115,9 @@ func (c *Control) reprice(ctx context.Context, in *repriceInput) (Repricing, err
 	for model, t := range models {
 		answer.Models = append(answer.Models, RepricedModel{model, *t})
 		answer.Totals.add(*t)
+	}
+	if answer.KeptFrom, err = c.keptFrom(ctx, f.Since); err != nil {
+		return Repricing{}, err
 	}
 	slices.SortFunc(answer.Models, func(a, b RepricedModel) int {
 		return cmp.Or(cmp.Compare(b.Booked, a.Booked), cmp.Compare(b.Repriced, a.Repriced), cmp.Compare(a.Model, b.Model))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -23,10 +24,7 @@ func (a *api) addSessions() {
 	operation(a, huma.Operation{
 		OperationID: "list-sessions", Method: http.MethodGet, Path: "/admin/v1/sessions",
 		Summary: "Sessions of Claude Code, those used last first", Tags: []string{"usage"},
-	}, func(ctx context.Context, in *sessionsInput) (List[Session], error) {
-		sessions, err := a.c.sessions(ctx, in)
-		return List[Session]{Items: sessions}, err
-	})
+	}, func(ctx context.Context, in *sessionsInput) (Sessions, error) { return a.c.sessions(ctx, in) })
 	operation(a, huma.Operation{
 		OperationID: "get-session", Method: http.MethodGet, Path: "/admin/v1/sessions/{name}",
 		Summary: "What a session and its agents used, by the session's id or an unambiguous beginning of it", Tags: []string{"usage"},
@@ -34,27 +32,28 @@ func (a *api) addSessions() {
 	}, func(ctx context.Context, in *byName) (SessionDetail, error) { return a.c.session(ctx, in.Name) })
 }
 
-func (c *Control) sessions(ctx context.Context, in *sessionsInput) ([]Session, error) {
+func (c *Control) sessions(ctx context.Context, in *sessionsInput) (answer Sessions, err error) {
 	f, err := c.filter(&in.Range)
 	if err != nil {
-		return nil, err
+		return Sessions{}, err
 	}
 	f.Endpoint = endpointMessages
 	c.flush(ctx)
 	found, err := c.store.Sessions(ctx, f, cmp.Or(in.Limit, defaultSessions))
 	if err != nil {
-		return nil, err
+		return Sessions{}, err
 	}
-	sessions := make([]Session, len(found))
+	answer.Items = make([]Session, len(found))
 	for i := range found {
-		sessions[i] = sessionOf(&found[i])
+		answer.Items[i] = sessionOf(&found[i])
 	}
-	return sessions, nil
+	answer.KeptFrom, err = c.keptFrom(ctx, f.Since)
+	return answer, err
 }
 
 func sessionOf(s *store.Session) Session {
 	return Session{
-		ID: s.Group, User: s.User, Users: s.Users, Agents: s.Agents, UsageTotals: totalsOf(s.Sum),
+		ID: s.Groups[0], User: s.User, Users: s.Users, Agents: s.Agents, UsageTotals: totalsOf(s.Sum),
 		FirstAt: s.FirstAt, LastAt: s.LastAt, EndAt: s.EndAt, DurationMs: s.EndAt.Sub(s.FirstAt).Milliseconds(),
 	}
 }
@@ -69,7 +68,7 @@ func (c *Control) session(ctx context.Context, prefix string) (SessionDetail, er
 	case err != nil:
 		return SessionDetail{}, err
 	case len(ids) == 0 || prefix == "":
-		return SessionDetail{}, notFound("session", prefix)
+		return SessionDetail{}, c.noSession(ctx, prefix)
 	case len(ids) > 1 && ids[0] != prefix: // sorted: what is itself a prefix of others comes first
 		return SessionDetail{}, refuse(http.StatusConflict, "several sessions begin with %q: %s", prefix, strings.Join(ids, ", "))
 	}
@@ -79,13 +78,25 @@ func (c *Control) session(ctx context.Context, prefix string) (SessionDetail, er
 		return SessionDetail{}, err
 	}
 	if len(found) == 0 { // it only counted tokens
-		return SessionDetail{}, notFound("session", prefix)
+		return SessionDetail{}, c.noSession(ctx, prefix)
 	}
-	sums, err := c.store.Sums(ctx, f, store.ByTree)
+	sums, err := c.store.Sums(ctx, f, store.ByAgent, store.ByParent, store.ByModel)
 	if err != nil {
 		return SessionDetail{}, err
 	}
 	return SessionDetail{Session: sessionOf(&found[0]), Tree: agentTree(sums)}, nil
+}
+
+// noSession says that a session is not known, and where those begin that can be.
+func (c *Control) noSession(ctx context.Context, prefix string) error {
+	kept, err := c.keptFrom(ctx, time.Time{})
+	switch {
+	case err != nil:
+		return err
+	case kept == nil:
+		return notFound("session", prefix)
+	}
+	return refuse(http.StatusNotFound, "there is no session %q among the requests that are kept one by one, from %s on", prefix, kept.Format(time.RFC3339))
 }
 
 // agent is an agent of a session while its tree is built.
@@ -97,22 +108,22 @@ type agent struct {
 	placed     bool
 }
 
-// agentTree orders sums ByTree as a tree. Clients say who spawned whom and may say anything: an agent that would not hang
+// agentTree orders sums by agent, parent and model as a tree. Clients say who spawned whom and may say anything: an agent that would not hang
 // below the main agent hangs directly below it.
 func agentTree(sums []store.Sum) []SessionAgent {
 	agents := map[string]*agent{"": {}}
 	for _, s := range sums {
-		parts := strings.SplitN(s.Group, store.Separator, 3)
-		a := agents[parts[0]]
+		id, parent, model := s.Groups[0], s.Groups[1], s.Groups[2]
+		a := agents[id]
 		if a == nil {
-			a = &agent{id: parts[0]}
+			a = &agent{id: id}
 			agents[a.id] = a
 		}
 		if a.id != "" && (a.parent == "" || s.FirstAt.Before(a.sum.FirstAt)) {
-			a.parent = cmp.Or(parts[1], a.parent)
+			a.parent = cmp.Or(parent, a.parent)
 		}
 		a.sum.Add(s)
-		a.models = append(a.models, SessionModel{parts[2], totalsOf(s)})
+		a.models = append(a.models, SessionModel{model, totalsOf(s)})
 	}
 	var spawned []*agent
 	for _, a := range agents {

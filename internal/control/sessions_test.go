@@ -83,7 +83,7 @@ func TestSessionTree(t *testing.T) {
 
 		ids := func(q control.SessionQuery) string {
 			text := ""
-			for _, s := range must[[]control.Session](t)(c.Sessions(ctx, q)) {
+			for _, s := range must[control.Sessions](t)(c.Sessions(ctx, q)).Items {
 				text += fmt.Sprintf("%s=%d ", s.ID[max(0, len(s.ID)-4):], s.Requests)
 			}
 			return text

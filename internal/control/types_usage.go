@@ -20,17 +20,18 @@ type UsageQuery struct {
 	Model    string // asked, sent or served
 	Session  string
 	Endpoint string // messages, count_tokens or all
-	GroupBy  string // user, team, key, model, upstream, session, agent, version, day or hour; "" or none: the entries themselves
+	GroupBy  string // some of user, team, key, model, upstream, session, agent, version, day and hour with commas between them; "" or none: the entries themselves
 	Limit    int    // rows, 0 for the default
 }
 
 // Usage is the answer to a UsageQuery.
 type Usage struct {
-	From    *time.Time  `json:"from,omitempty" doc:"Start of the range; absent: from the first entry on"`
-	To      *time.Time  `json:"to,omitempty" doc:"End of the range, exclusive; absent: until now"`
-	GroupBy string      `json:"groupBy" doc:"What a row stands for: none is one exchange"`
-	Totals  UsageTotals `json:"totals" doc:"Over everything selected, whatever the limit"`
-	Rows    []UsageRow  `json:"rows" nullable:"false" doc:"Groups, largest first (days and hours in their order), or exchanges, newest first"`
+	From     *time.Time  `json:"from,omitempty" doc:"Start of the range; absent: from the first entry on"`
+	To       *time.Time  `json:"to,omitempty" doc:"End of the range, exclusive; absent: until now"`
+	GroupBy  string      `json:"groupBy" doc:"What a row stands for: none is one exchange; several have commas between them"`
+	KeptFrom *time.Time  `json:"keptFrom,omitempty" doc:"Present when the range reaches before it: exchanges that began earlier are not kept one by one but in sums by the hour, which know no sessions and no single agents"`
+	Totals   UsageTotals `json:"totals" doc:"Over everything selected, whatever the limit"`
+	Rows     []UsageRow  `json:"rows" nullable:"false" doc:"Groups, largest first (days and hours in their order), or exchanges, newest first"` // the last field, for those that stream it
 }
 
 // UsageTotals sums exchanges.
@@ -60,8 +61,9 @@ type UsageTotals struct {
 
 // UsageGroup is one row of a grouped answer.
 type UsageGroup struct {
-	Group  string `json:"group" doc:"The user, model, day … the row stands for; empty where the entries say none"`
-	Parent string `json:"parent,omitempty" doc:"Of an agent: the one that spawned it; absent: the main agent"`
+	Group  string   `json:"group" doc:"The user, model, day … the row stands for; empty where the entries say none; several have a comma and a space between them"`
+	Groups []string `json:"groups" nullable:"false" doc:"The same one by one, in the order of groupBy"`
+	Parent string   `json:"parent,omitempty" doc:"Of an agent: the one that spawned it; absent: the main agent"`
 	UsageTotals
 	FirstAt time.Time `json:"firstAt" doc:"Start of the first exchange"`
 	LastAt  time.Time `json:"lastAt" doc:"Start of the last exchange"`
@@ -69,8 +71,9 @@ type UsageGroup struct {
 
 // EntriesPage is a part of the exchanges that a UsageQuery selects, newest first.
 type EntriesPage struct {
-	Entries []fleet.Entry `json:"entries" nullable:"false"`
-	Next    string        `json:"next,omitempty" doc:"Where the next page begins, for the parameter after; absent on the last one"`
+	Entries  []fleet.Entry `json:"entries" nullable:"false"`
+	KeptFrom *time.Time    `json:"keptFrom,omitempty" doc:"Present when the range reaches before it: exchanges that began earlier are not kept one by one"`
+	Next     string        `json:"next,omitempty" doc:"Where the next page begins, for the parameter after; absent on the last one"`
 }
 
 // UsageRow is a group or an exchange: exactly one field is set, and that one is the JSON.
@@ -128,6 +131,12 @@ type SessionQuery struct {
 	Limit int // 0 for the default
 }
 
+// Sessions is the answer to a SessionQuery.
+type Sessions struct {
+	Items    []Session  `json:"items" nullable:"false" doc:"Those used last first"`
+	KeptFrom *time.Time `json:"keptFrom,omitempty" doc:"Present when the range reaches before it: sessions are of exchanges that began from then on"`
+}
+
 // Session is a session of Claude Code: what the exchanges with its id add up to.
 type Session struct {
 	ID         string    `json:"id"`
@@ -181,6 +190,7 @@ type ReportQuery struct {
 type Report struct {
 	From                *time.Time       `json:"from,omitempty" doc:"Start of the range; absent: from the first entry on"`
 	To                  *time.Time       `json:"to,omitempty" doc:"End of the range, exclusive; absent: until now"`
+	KeptFrom            *time.Time       `json:"keptFrom,omitempty" doc:"Present when the range reaches before it: sessions and tools are only those of exchanges that began from then on"`
 	TotalRequests       int64            `json:"totalRequests"`
 	SuccessRate         float64          `json:"successRate" doc:"Share of exchanges that did not go wrong, 0 to 1; 0 when there are none"`
 	AverageResponseTime float64          `json:"averageResponseTime" doc:"Milliseconds from the request to the end of the answer, over exchanges with one"`

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -52,8 +53,8 @@ type Selection struct {
 
 type usageInput struct {
 	Selection
-	GroupBy string `query:"groupBy" enum:"none,user,team,key,model,upstream,session,agent,version,day,hour" default:"none" doc:"What a row stands for; none: one exchange"`
-	Limit   int    `query:"limit" minimum:"1" maximum:"1000000" doc:"Rows; default 50 exchanges or 1000 groups. At most 10000 exchanges; /admin/v1/entries has all of them"`
+	GroupBy []string `query:"groupBy" enum:"none,user,team,key,model,upstream,session,agent,version,day,hour" uniqueItems:"true" doc:"What a row stands for, several with commas between them; none or nothing: one exchange" example:"user,model"`
+	Limit   int      `query:"limit" minimum:"1" maximum:"1000000" doc:"Rows; default 50 exchanges or 1000 groups. At most 10000 exchanges; /admin/v1/entries has all of them"`
 }
 
 func (a *api) addUsage() {
@@ -156,12 +157,19 @@ func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	if in.GroupBy == groupNone && in.Limit > maxEntries {
+	by := in.GroupBy
+	switch single := slices.Contains(by, groupNone); {
+	case single && len(by) > 1:
+		return Usage{}, refuse(http.StatusUnprocessableEntity, "groupBy: %s goes with nothing else", groupNone)
+	case single:
+		by = nil
+	}
+	if len(by) == 0 && in.Limit > maxEntries {
 		return Usage{}, refuse(http.StatusUnprocessableEntity, "limit: at most %d exchanges; /admin/v1/entries has all of them", maxEntries)
 	}
 	c.flush(ctx)
-	answer := Usage{From: maybe(f.Since), To: maybe(f.Until), GroupBy: in.GroupBy, Rows: []UsageRow{}}
-	groups, err := c.groups(ctx, f, in.GroupBy)
+	answer := Usage{From: maybe(f.Since), To: maybe(f.Until), GroupBy: cmp.Or(strings.Join(by, ","), groupNone), Rows: []UsageRow{}}
+	groups, err := c.groups(ctx, f, by)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -170,7 +178,10 @@ func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
 		totals.Add(g)
 	}
 	answer.Totals = totalsOf(totals)
-	if in.GroupBy == groupNone {
+	if answer.KeptFrom, err = c.keptFrom(ctx, f.Since); err != nil {
+		return Usage{}, err
+	}
+	if len(by) == 0 {
 		entries, err := c.store.Entries(ctx, f, store.Position{}, cmp.Or(in.Limit, defaultEntries))
 		if err != nil {
 			return Usage{}, err
@@ -180,22 +191,23 @@ func (c *Control) usage(ctx context.Context, in *usageInput) (Usage, error) {
 		}
 		return answer, nil
 	}
-	for _, g := range limited(groups, in.GroupBy, cmp.Or(in.Limit, defaultGroups)) {
-		row := &UsageGroup{Group: g.Group, UsageTotals: totalsOf(g), FirstAt: g.FirstAt, LastAt: g.LastAt}
-		if in.GroupBy == groupAgent {
-			row.Group, row.Parent, _ = strings.Cut(g.Group, store.Separator)
+	for _, g := range limited(groups, by, cmp.Or(in.Limit, defaultGroups)) {
+		row := &UsageGroup{Groups: g.Groups[:len(by)], UsageTotals: totalsOf(g), FirstAt: g.FirstAt, LastAt: g.LastAt}
+		if len(g.Groups) > len(by) {
+			row.Parent = g.Groups[len(by)]
 		}
+		row.Group = strings.Join(row.Groups, ", ")
 		answer.Rows = append(answer.Rows, UsageRow{Group: row})
 	}
 	return answer, nil
 }
 
 // limited keeps the largest groups, or the latest days or hours.
-func limited(groups []store.Sum, groupBy string, limit int) []store.Sum {
+func limited(groups []store.Sum, by []string, limit int) []store.Sum {
 	switch over := len(groups) - limit; {
 	case over <= 0:
 		return groups
-	case groupBy == groupDay || groupBy == groupHour:
+	case timeLayout(by) != "":
 		return groups[over:]
 	}
 	return groups[:limit]
@@ -220,42 +232,81 @@ func dimension(groupBy string) store.Dimension {
 		return store.ByAgent
 	case "version":
 		return store.ByVersion
-	case groupDay, groupHour:
-		return store.ByQuarter
 	}
-	return store.ByNothing
+	return store.ByQuarter
 }
 
-// groups returns all groups, largest first, or days and hours in their order.
-func (c *Control) groups(ctx context.Context, f store.Filter, groupBy string) ([]store.Sum, error) {
-	layout := ""
+// layoutOf returns how a group of days or hours is written, "" for other groups.
+func layoutOf(groupBy string) string {
 	switch groupBy {
 	case groupDay:
-		layout = time.DateOnly
+		return time.DateOnly
 	case groupHour:
-		layout = "2006-01-02T15:00-07:00"
-	default:
-		return c.store.Sums(ctx, f, dimension(groupBy))
+		return "2006-01-02T15:00-07:00"
 	}
-	quarters, err := c.store.Sums(ctx, f, store.ByQuarter)
-	if err != nil {
-		return nil, err
-	}
-	// The database does not know time zones; whole quarter hours make up every zone's hours and days.
-	slices.SortFunc(quarters, func(a, b store.Sum) int { return a.FirstAt.Compare(b.FirstAt) })
-	return regroup(quarters, func(q store.Sum) string { return q.FirstAt.In(c.location()).Format(layout) }), nil
+	return ""
 }
 
-// regroup merges sums into those of another group each, in the order of their first.
-func regroup(sums []store.Sum, name func(store.Sum) string) []store.Sum {
+// timeLayout returns the layout of the finest stretch of time among groups, "" when there is none.
+func timeLayout(by []string) string {
+	switch {
+	case slices.Contains(by, groupHour):
+		return layoutOf(groupHour)
+	case slices.Contains(by, groupDay):
+		return layoutOf(groupDay)
+	}
+	return ""
+}
+
+// groups returns all groups, largest first, days and hours in their order before that. Agents have a further group, their parent.
+func (c *Control) groups(ctx context.Context, f store.Filter, by []string) ([]store.Sum, error) {
+	dimensions := make([]store.Dimension, len(by), len(by)+1)
+	for i, name := range by {
+		dimensions[i] = dimension(name)
+	}
+	if slices.Contains(by, groupAgent) {
+		dimensions = append(dimensions, store.ByParent)
+	}
+	sums, err := c.store.Sums(ctx, f, dimensions...)
+	if err != nil || timeLayout(by) == "" {
+		return sums, err
+	}
+	// The database does not know time zones; whole quarter hours make up every zone's hours and days.
+	slices.SortFunc(sums, func(a, b store.Sum) int { return a.FirstAt.Compare(b.FirstAt) })
+	order := map[string]int{} // of days or hours, whose names do not sort when the clock is put back
+	at := func(s store.Sum) string { return s.FirstAt.In(c.location()).Format(timeLayout(by)) }
+	for _, s := range sums {
+		if _, known := order[at(s)]; !known {
+			order[at(s)] = len(order)
+		}
+	}
+	merged := regroup(sums, func(s store.Sum) []string {
+		groups := slices.Clone(s.Groups)
+		for i, name := range by {
+			if layout := layoutOf(name); layout != "" {
+				groups[i] = s.FirstAt.In(c.location()).Format(layout)
+			}
+		}
+		return groups
+	})
+	slices.SortFunc(merged, func(a, b store.Sum) int {
+		return cmp.Or(cmp.Compare(order[at(a)], order[at(b)]), cmp.Compare(b.Tokens(), a.Tokens()), cmp.Compare(b.Requests, a.Requests),
+			slices.Compare(a.Groups, b.Groups))
+	})
+	return merged, nil
+}
+
+// regroup merges sums into those of other groups, in the order of their first.
+func regroup(sums []store.Sum, groups func(store.Sum) []string) []store.Sum {
 	var merged []store.Sum
 	at := map[string]int{}
 	for _, s := range sums {
-		group := name(s)
-		i, ok := at[group]
+		to := groups(s)
+		name := fmt.Sprintf("%q", to)
+		i, ok := at[name]
 		if !ok {
-			i, at[group] = len(merged), len(merged)
-			merged = append(merged, store.Sum{Group: group})
+			i, at[name] = len(merged), len(merged)
+			merged = append(merged, store.Sum{Groups: to})
 		}
 		merged[i].Add(s)
 	}
@@ -304,7 +355,7 @@ func (c *Control) report(ctx context.Context, in *Range) (Report, error) {
 		From: maybe(f.Since), To: maybe(f.Until), TopTools: []ReportCount{}, VersionDistribution: []ReportVersion{},
 		Models: []ReportModel{}, Outcomes: map[string]int64{},
 	}
-	sums, err := c.store.Sums(ctx, f, store.ByReport)
+	sums, err := c.store.Sums(ctx, f, store.ByVersion, store.ByModel, store.ByOutcome)
 	if err != nil {
 		return Report{}, err
 	}
@@ -328,6 +379,9 @@ func (c *Control) report(ctx context.Context, in *Range) (Report, error) {
 	if r.ActiveUsers, r.Sessions, err = c.store.Distinct(ctx, f); err != nil {
 		return Report{}, err
 	}
+	if r.KeptFrom, err = c.keptFrom(ctx, f.Since); err != nil {
+		return Report{}, err
+	}
 	r.distribute(sums)
 	tools, err := c.store.Tools(ctx, f, reportTools)
 	if err != nil {
@@ -342,19 +396,19 @@ func (c *Control) report(ctx context.Context, in *Range) (Report, error) {
 // distribute fills in the distributions from sums by version, model and outcome.
 func (r *Report) distribute(sums []store.Sum) {
 	part := func(i int) []store.Sum {
-		merged := regroup(sums, func(s store.Sum) string { return s.Parts()[i] })
+		merged := regroup(sums, func(s store.Sum) []string { return s.Groups[i : i+1] })
 		slices.SortFunc(merged, func(a, b store.Sum) int {
-			return cmp.Or(cmp.Compare(b.Requests, a.Requests), cmp.Compare(a.Group, b.Group))
+			return cmp.Or(cmp.Compare(b.Requests, a.Requests), slices.Compare(a.Groups, b.Groups))
 		})
 		return merged[:min(len(merged), reportRows)]
 	}
 	for _, v := range part(0) {
-		r.VersionDistribution = append(r.VersionDistribution, ReportVersion{v.Group, v.Requests, average(v.Requests, r.TotalRequests)})
+		r.VersionDistribution = append(r.VersionDistribution, ReportVersion{v.Groups[0], v.Requests, average(v.Requests, r.TotalRequests)})
 	}
 	for _, m := range part(1) {
-		r.Models = append(r.Models, ReportModel{m.Group, m.Requests, m.Input, m.Output, m.Cost})
+		r.Models = append(r.Models, ReportModel{m.Groups[0], m.Requests, m.Input, m.Output, m.Cost})
 	}
 	for _, o := range part(2) {
-		r.Outcomes[o.Group] = o.Requests
+		r.Outcomes[o.Groups[0]] = o.Requests
 	}
 }

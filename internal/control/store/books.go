@@ -82,11 +82,42 @@ func (b *Books) Contiguous(ctx context.Context, node string) (mark int64, err er
 	return mark, nil
 }
 
-// Has reports whether there is an exchange under whatever number.
+// Has reports whether there is an exchange under whatever number, or was before it was rolled up.
 func (b *Books) Has(ctx context.Context, e *fleet.Entry) (has bool, err error) {
 	who := identify(e)
 	if err := b.tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM entries WHERE started_at = ? AND id = ?)`, who.startedAt, who.id).Scan(&has); err != nil {
 		return false, fmt.Errorf("cannot look up exchange %s: %w", e.ID, err)
 	}
-	return has, nil
+	if has {
+		return true, nil
+	}
+	removed, err := removedOf(ctx, b.tx, []identity{who})
+	if err != nil {
+		return false, fmt.Errorf("cannot look up exchange %s: %w", e.ID, err)
+	}
+	return removed[who], nil
+}
+
+// Drift is how much more there is in the roll-ups than in the entries that were removed.
+type Drift struct{ Requests, Tokens, Cost int64 }
+
+// RollupDrift compares the roll-ups with what is noted of the entries that they are made of.
+func (b *Books) RollupDrift(ctx context.Context) (d Drift, err error) {
+	schema, err := b.schema(ctx)
+	if err != nil {
+		return Drift{}, err
+	}
+	if len(schema.Pending) > 0 {
+		return Drift{}, fmt.Errorf("the schema of control's database is version %d, from before this Carpool (%d); start the server once, which brings it up to date",
+			schema.Have, schema.Known)
+	}
+	row := b.tx.QueryRowContext(ctx, `SELECT r.requests - g.entries, r.tokens - g.tokens, r.cost - g.cost FROM
+		(SELECT CAST(COALESCE(SUM(e.requests), 0) AS BIGINT) AS requests, CAST(COALESCE(SUM(`+allTokens+`), 0) AS BIGINT) AS tokens,
+			CAST(COALESCE(SUM(e.cost_micro_usd), 0) AS BIGINT) AS cost FROM rollups AS e) AS r,
+		(SELECT CAST(COALESCE(SUM(entries), 0) AS BIGINT) AS entries, CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
+			CAST(COALESCE(SUM(cost_micro_usd), 0) AS BIGINT) AS cost FROM removals) AS g`)
+	if err := row.Scan(&d.Requests, &d.Tokens, &d.Cost); err != nil {
+		return Drift{}, fmt.Errorf("cannot compare the roll-ups: %w", err)
+	}
+	return d, nil
 }

@@ -47,7 +47,7 @@ func (s *Store) Count(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// Filter selects entries; zero fields select everything.
+// Filter selects entries; zero fields select everything. Of what was rolled up it selects the hours that begin in its time.
 type Filter struct {
 	Since, Until time.Time // Until is exclusive
 	User, Team   string
@@ -85,6 +85,9 @@ func (f Filter) where() (string, []any) {
 	return where, args
 }
 
+// rolled reports whether roll-ups can answer, which do not know sessions.
+func (f Filter) rolled() bool { return f.Session == "" }
+
 // byTime leads a planner to the index by time, which has users and sessions too: everything began after this.
 const byTime = " AND e.started_at >= -9223372036854775808"
 
@@ -111,123 +114,6 @@ func (s *Store) Entries(ctx context.Context, f Filter, after Position, limit int
 		return nil, fmt.Errorf("cannot read the entries: %w", err)
 	}
 	return entries, nil
-}
-
-// Sum is what a group of entries adds up to.
-type Sum struct {
-	Group                                                      string
-	FirstAt, LastAt                                            time.Time // starts of the first and last entry
-	EndAt                                                      time.Time // the last end
-	Requests, Errors                                           int64
-	Input, Output, CacheRead, CacheWrite5m, CacheWrite1h       int64
-	Thinking, Quota, WebSearches, FileOperations               int64
-	Cost, CacheSavings                                         int64 // micro-dollars
-	Unpriced, Estimated                                        int64 // entries; Unpriced are also those from before there were prices
-	RequestBytes, ResponseBytes, Duration, FirstByte, Answered int64 // Duration and FirstByte over the Answered entries
-}
-
-// Add adds another sum, whatever its group.
-func (s *Sum) Add(o Sum) {
-	if s.Requests == 0 || (o.Requests > 0 && o.FirstAt.Before(s.FirstAt)) {
-		s.FirstAt = o.FirstAt
-	}
-	if o.LastAt.After(s.LastAt) {
-		s.LastAt = o.LastAt
-	}
-	if o.EndAt.After(s.EndAt) {
-		s.EndAt = o.EndAt
-	}
-	ours, theirs := s.numbers(), o.numbers()
-	for i := range ours {
-		*ours[i].(*int64) += *theirs[i].(*int64) //nolint:forcetypeassert // numbers holds nothing else
-	}
-}
-
-// Parts returns version, model and outcome of a sum ByReport. Only the model is what a client can make up.
-func (s *Sum) Parts() [3]string {
-	version, rest, _ := strings.Cut(s.Group, Separator)
-	at := max(0, strings.LastIndex(rest, Separator))
-	return [3]string{version, rest[:at], strings.TrimPrefix(rest[at:], Separator)}
-}
-
-// numbers lists the fields in the order of sumColumns.
-func (s *Sum) numbers() []any {
-	return []any{
-		&s.Requests, &s.Errors, &s.Input, &s.Output, &s.CacheRead, &s.CacheWrite5m, &s.CacheWrite1h,
-		&s.Thinking, &s.Quota, &s.WebSearches, &s.FileOperations,
-		&s.RequestBytes, &s.ResponseBytes, &s.Duration, &s.FirstByte, &s.Answered,
-		&s.Cost, &s.CacheSavings, &s.Unpriced, &s.Estimated,
-	}
-}
-
-func sumFields(s *Sum) []any {
-	return append([]any{&s.Group, instant{&s.FirstAt}, instant{&s.LastAt}, instant{&s.EndAt}}, s.numbers()...)
-}
-
-const allTokens = "e.input_tokens + e.output_tokens + e.cache_read_tokens + e.cache_write_5m_tokens + e.cache_write_1h_tokens"
-
-// sumColumns are cast because PostgreSQL's SUM of BIGINT is NUMERIC.
-func sumColumns() string {
-	sums := []string{"COUNT(*)"}
-	for _, of := range []string{
-		"CASE WHEN e.outcome IN ('finished', 'canceled') THEN 0 ELSE 1 END",
-		"e.input_tokens", "e.output_tokens", "e.cache_read_tokens", "e.cache_write_5m_tokens", "e.cache_write_1h_tokens",
-		"e.thinking_tokens", "e.quota_tokens", "e.web_searches", "e.file_operations",
-		"e.request_bytes", "e.response_bytes",
-		"CASE WHEN e.first_byte_ms >= 0 THEN e.duration_ms ELSE 0 END",
-		"CASE WHEN e.first_byte_ms >= 0 THEN e.first_byte_ms ELSE 0 END",
-		"CASE WHEN e.first_byte_ms >= 0 THEN 1 ELSE 0 END",
-		"e.cost_micro_usd", "e.cache_savings_micro_usd",
-		"CASE WHEN e.unpriced OR (e.price_version = '' AND " + allTokens + " > 0) THEN 1 ELSE 0 END",
-		"CASE WHEN e.estimated THEN 1 ELSE 0 END",
-	} {
-		sums = append(sums, "CAST(COALESCE(SUM("+of+"), 0) AS BIGINT)")
-	}
-	return "COALESCE(MIN(e.started_at), 0), COALESCE(MAX(e.started_at), 0), " +
-		"COALESCE(MAX(e.started_at + e.duration_ms * 1000), 0), " + strings.Join(sums, ", ")
-}
-
-// Dimension is what entries can be grouped by.
-type Dimension string
-
-// Separator stands between the parts of a group of several dimensions.
-const Separator = "\x1f"
-
-// version is the version of Claude Code; of another client it is its name, since its versions are no Claude Code's.
-const version = "CASE WHEN e.client IN ('claude-cli', 'claude-code', '') THEN e.client_version ELSE e.client END"
-
-// The dimensions. ByReport is version, model and outcome in one pass,
-// ByTree agent, parent and model, ByBill the UTC day as microseconds and model. ByQuarter is the quarter hour of the start as
-// microseconds: every time zone's hours and days are made of whole ones.
-const (
-	ByNothing  Dimension = "''"
-	ByUser     Dimension = "e.user_name || ''" // not by index: that reads the rows in random order
-	ByTeam     Dimension = "e.team"
-	ByKey      Dimension = "e.key_name"
-	ByModel    Dimension = "COALESCE(NULLIF(e.model_served, ''), NULLIF(e.model_sent, ''), e.model_asked)"
-	ByUpstream Dimension = "e.upstream"
-	BySession  Dimension = "e.session_id || ''"
-	ByAgent    Dimension = "e.agent_id || '" + Separator + "' || e.parent_agent_id"
-	ByVersion  Dimension = version
-	ByTree     Dimension = "e.agent_id || '" + Separator + "' || e.parent_agent_id || '" + Separator + "' || " + ByModel
-	ByReport   Dimension = version + " || '" + Separator + "' || " + ByModel + " || '" + Separator + "' || e.outcome"
-	ByBill     Dimension = "CAST(e.started_at - e.started_at % 86400000000 AS TEXT) || '" + Separator + "' || " + ByModel
-	ByQuarter  Dimension = "CAST(e.started_at - e.started_at % 900000000 AS TEXT)"
-)
-
-// Sums returns what entries add up to by a dimension, groups with the most tokens first. By nothing it is one sum, also
-// when there are no entries.
-func (s *Store) Sums(ctx context.Context, f Filter, by Dimension) ([]Sum, error) {
-	where, args := f.where()
-	query := `SELECT ` + string(by) + ` AS grp, ` + sumColumns() + ` FROM entries AS e` + where
-	if by != ByNothing {
-		query += ` GROUP BY grp ORDER BY SUM(` + allTokens + `) DESC, COUNT(*) DESC, grp`
-	}
-	sums, err := collect(ctx, s.db, sumFields, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("cannot sum the entries: %w", err)
-	}
-	return sums, nil
 }
 
 // Tools returns how often answers called each tool, most often first.
@@ -259,12 +145,17 @@ func (s *Store) Tools(ctx context.Context, f Filter, limit int) ([]fleet.ToolCou
 	return counts[:min(limit, len(counts))], nil
 }
 
-// Distinct returns how many users and sessions the entries name.
+// Distinct returns how many users and sessions the entries name; users also of those that were rolled up.
 func (s *Store) Distinct(ctx context.Context, f Filter) (users, sessions int64, err error) {
 	where, args := f.where()
+	query := `SELECT e.user_name FROM entries AS e` + where
+	all := args
+	if f.rolled() {
+		query, all = query+` UNION SELECT e.user_name FROM rollups AS e`+where, append(slices.Clip(args), args...)
+	}
 	//nolint:gosec // where holds marks, not values
-	row := s.db.QueryRowContext(ctx, `SELECT COUNT(DISTINCT e.user_name), COUNT(DISTINCT NULLIF(e.session_id, ''))
-		FROM entries AS e`+where, args...)
+	row := s.db.QueryRowContext(ctx, `SELECT (SELECT COUNT(DISTINCT u.user_name) FROM (`+query+`) AS u),
+		(SELECT COUNT(DISTINCT NULLIF(e.session_id, '')) FROM entries AS e`+where+`)`, append(slices.Clip(all), args...)...)
 	if err := row.Scan(&users, &sessions); err != nil {
 		return 0, 0, fmt.Errorf("cannot count users and sessions: %w", err)
 	}

@@ -113,8 +113,8 @@ type identity struct {
 func identify(e *fleet.Entry) identity { return identity{e.StartedAt.UnixMicro(), e.ID} }
 
 // unknown returns the entries whose exchanges are not in the books. A node that was restored from a backup delivers
-// exchanges again under other numbers, as it remembers them or as crashed ones; what was booked first stays. They are
-// looked up by their start, which is part of their identity and has an index, so that ids need none.
+// exchanges again under other numbers, as it remembers them or as crashed ones; what was booked first stays, also when
+// it was rolled up. They are looked up by their start, which is part of their identity and has an index, so that ids need none.
 func (t *Tx) unknown(ctx context.Context, entries []fleet.Entry) ([]*fleet.Entry, error) {
 	newest, err := collect(ctx, t.tx, func(n *int64) []any { return []any{n} }, `SELECT started_at FROM entries ORDER BY started_at DESC LIMIT 1`)
 	if err != nil {
@@ -127,7 +127,14 @@ func (t *Tx) unknown(ctx context.Context, entries []fleet.Entry) ([]*fleet.Entry
 			starts = append(starts, at)
 		}
 	}
-	known := make(map[identity]bool, len(entries))
+	identities := make([]identity, len(entries))
+	for i := range entries {
+		identities[i] = identify(&entries[i])
+	}
+	known, err := removedOf(ctx, t.tx, identities)
+	if err != nil {
+		return nil, err
+	}
 	for chunk := range slices.Chunk(starts, 500) {
 		booked, err := collect(ctx, t.tx, func(i *identity) []any { return []any{&i.startedAt, &i.id} },
 			`SELECT started_at, id FROM entries WHERE started_at IN (`+marks(len(chunk))+`)`, chunk...)
@@ -139,11 +146,10 @@ func (t *Tx) unknown(ctx context.Context, entries []fleet.Entry) ([]*fleet.Entry
 		}
 	}
 	fresh := make([]*fleet.Entry, 0, len(entries))
-	for i := range entries {
-		e := &entries[i]
-		if who := identify(e); !known[who] {
+	for i, who := range identities {
+		if !known[who] {
 			known[who] = true
-			fresh = append(fresh, e)
+			fresh = append(fresh, &entries[i])
 		}
 	}
 	return fresh, nil

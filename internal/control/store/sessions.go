@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Session is what the entries of a session of Claude Code add up to; its id is the sum's Group.
+// Session is what the entries of a session of Claude Code add up to; its id is the sum's group.
 type Session struct {
 	Sum
 	User          string // the first by name
@@ -16,8 +16,8 @@ type Session struct {
 // Sessions returns the sessions that the entries name, those used last first.
 func (s *Store) Sessions(ctx context.Context, f Filter, limit int) ([]Session, error) {
 	where, args := f.where()
-	sessions, err := collect(ctx, s.db, func(n *Session) []any { return append(sumFields(&n.Sum), &n.User, &n.Users, &n.Agents) },
-		`SELECT `+string(BySession)+` AS grp, `+sumColumns()+`, MIN(e.user_name), COUNT(DISTINCT e.user_name), COUNT(DISTINCT NULLIF(e.agent_id, ''))
+	sessions, err := collect(ctx, s.db, func(n *Session) []any { return append(n.grouped(1), &n.User, &n.Users, &n.Agents) },
+		`SELECT `+string(BySession)+` AS grp, `+sumColumns(false)+`, MIN(e.user_name), COUNT(DISTINCT e.user_name), COUNT(DISTINCT NULLIF(e.agent_id, ''))
 		FROM entries AS e`+where+` AND e.session_id <> '' GROUP BY grp ORDER BY MAX(e.started_at) DESC, grp LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the sessions: %w", err)
