@@ -56,6 +56,8 @@ type (
 		CacheRead  int64 `json:"cache_read_input_tokens"`
 		CacheWrite int64 `json:"cache_creation_input_tokens"`
 		Quota      int64 `json:"quota_tokens"`
+		Cost       int64 `json:"cost_micro_usd"`
+		Savings    int64 `json:"cache_savings_micro_usd"`
 	}
 	accountRecent struct {
 		ID         string    `json:"id"`
@@ -127,6 +129,7 @@ func (g *Gateway) totals(ctx context.Context, user string, since time.Time) (acc
 	return accountTotals{
 		Requests: t.Requests, Errors: t.Errors, Input: t.InputTokens, Output: t.OutputTokens, CacheRead: t.CacheReadTokens,
 		CacheWrite: t.CacheWrite5mTokens + t.CacheWrite1hTokens, Quota: t.QuotaTokens,
+		Cost: t.Cost, Savings: t.CacheSavings,
 	}, nil
 }
 

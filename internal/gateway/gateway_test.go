@@ -700,7 +700,7 @@ func TestAccount(t *testing.T) {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
 	for name, totals := range map[string]map[string]int64{"totals": usage.Totals, "today": usage.Today, "month": usage.Month} {
-		if totals["requests"] != 1 || totals["input_tokens"] != 12 || totals["output_tokens"] != 5 {
+		if totals["requests"] != 1 || totals["input_tokens"] != 12 || totals["output_tokens"] != 5 || totals["cost_micro_usd"] != 164 || totals["cache_savings_micro_usd"] != 24 {
 			t.Errorf("%s %v", name, totals)
 		}
 	}

@@ -484,7 +484,7 @@ func TestTotalsAndRecent(t *testing.T) {
 		if i == 4 {
 			o.Entry.User = "bob"
 		}
-		if err := reserve(t, l, o).Settle(ledger.Entry{Outcome: outcome, InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWrite5mTokens: 4, CacheWrite1hTokens: 5, ThinkingTokens: 6}); err != nil {
+		if err := reserve(t, l, o).Settle(ledger.Entry{Outcome: outcome, InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWrite5mTokens: 4, CacheWrite1hTokens: 5, ThinkingTokens: 6, Cost: 7, CacheSavings: -8}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -504,7 +504,7 @@ func TestTotalsAndRecent(t *testing.T) {
 		n := c.requests
 		want := ledger.Totals{
 			Requests: n, Errors: c.errors, InputTokens: n, OutputTokens: 2 * n, CacheReadTokens: 3 * n, CacheWrite5mTokens: 4 * n,
-			CacheWrite1hTokens: 5 * n, ThinkingTokens: 6 * n, QuotaTokens: 3 * n,
+			CacheWrite1hTokens: 5 * n, ThinkingTokens: 6 * n, QuotaTokens: 3 * n, Cost: 7 * n, CacheSavings: -8 * n,
 		}
 		if got, err := l.Totals(t.Context(), c.filter); err != nil || got != want {
 			t.Errorf("%+v: got %+v, want %+v, %v", c.filter, got, want, err)

@@ -26,13 +26,16 @@ type Totals struct {
 	CacheWrite1hTokens int64 `json:"cacheWrite1hTokens"`
 	ThinkingTokens     int64 `json:"thinkingTokens"` // part of OutputTokens
 	QuotaTokens        int64 `json:"quotaTokens"`
+	Cost               int64 `json:"costMicroUsd"` // micro-dollars, as is what follows
+	CacheSavings       int64 `json:"cacheSavingsMicroUsd"`
 }
 
 // Totals sums up the entries that the filter chooses.
 func (l *Ledger) Totals(ctx context.Context, f Filter) (Totals, error) {
 	query := `SELECT count(*), coalesce(sum(outcome NOT IN (?, ?)), 0), coalesce(sum(input), 0), coalesce(sum(output), 0),
 		coalesce(sum(cache_read), 0), coalesce(sum(cache_write_5m), 0), coalesce(sum(cache_write_1h), 0),
-		coalesce(sum(thinking), 0), coalesce(sum(quota_tokens), 0)
+		coalesce(sum(thinking), 0), coalesce(sum(quota_tokens), 0),
+		coalesce(sum(body ->> 'costMicroUsd'), 0), coalesce(sum(body ->> 'cacheSavingsMicroUsd'), 0)
 		FROM entries WHERE endpoint = ?`
 	args := []any{string(fleet.OutcomeFinished), string(fleet.OutcomeCanceled), EndpointMessages}
 	if f.User != "" {
@@ -52,7 +55,7 @@ func (l *Ledger) Totals(ctx context.Context, f Filter) (Totals, error) {
 		return Totals{}, fmt.Errorf("cannot sum up the ledger: %w", err)
 	}
 	err := l.file.read.QueryRowContext(ctx, query, args...).Scan(&t.Requests, &t.Errors, &t.InputTokens, &t.OutputTokens,
-		&t.CacheReadTokens, &t.CacheWrite5mTokens, &t.CacheWrite1hTokens, &t.ThinkingTokens, &t.QuotaTokens)
+		&t.CacheReadTokens, &t.CacheWrite5mTokens, &t.CacheWrite1hTokens, &t.ThinkingTokens, &t.QuotaTokens, &t.Cost, &t.CacheSavings)
 	if err != nil {
 		return Totals{}, fmt.Errorf("cannot sum up the ledger: %w", err)
 	}
