@@ -55,8 +55,9 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 		if tap.Ended() {
 			// The books come first: the client, once it has the end of the answer, may send its next request or ask for its
 			// usage at once, and an answer that it has taken for complete must not be lost in a crash.
-			x.meter(tap.meter.Result())
-			x.entry.Outcome = ledger.OutcomeFinished
+			result := tap.meter.Result()
+			x.meter(result)
+			x.came(result)
 			x.end()
 		}
 	}
@@ -95,7 +96,7 @@ func (x *exchange) conclude(ctx context.Context, w wire.Writer, end ending) erro
 	ended := errors.Is(end.read, io.EOF)
 	switch {
 	case end.result.Complete && end.sent == nil: // a client may hang up as soon as it has everything
-		x.entry.Outcome = ledger.OutcomeFinished
+		x.came(end.result)
 		if !ended && !end.whole { // what broke off after the last word has lost nothing
 			w.Abort()
 		}
@@ -120,8 +121,22 @@ func (x *exchange) conclude(ctx context.Context, w wire.Writer, end ending) erro
 		w.Abort()
 		return fmt.Errorf("upstream %q ended the answer before it was complete", x.entry.Upstream)
 	}
-	x.entry.Outcome = ledger.OutcomeFinished
+	x.came(end.result)
 	return nil
+}
+
+// came books an answer that came to its end.
+func (x *exchange) came(result anthropic.Result) {
+	x.entry.Outcome = ledger.OutcomeFinished
+	if x.answeredError(result) {
+		x.entry.Outcome, x.entry.ErrorType = ledger.OutcomeUpstreamError, result.ErrorType
+	}
+}
+
+// answeredError reports whether what passes for a success is none: the API answers with 200 and nothing else, and not with an error
+// in place of a message.
+func (x *exchange) answeredError(result anthropic.Result) bool {
+	return x.entry.Status != 200 || result.Complete && !result.Started && result.ErrorType != ""
 }
 
 // meter takes over what was read of the answer.
@@ -149,7 +164,7 @@ func (x *exchange) meter(result anthropic.Result) {
 		e.Tools = append(e.Tools, ledger.ToolCount{Name: t.Name, Count: int64(t.Count)})
 	}
 	e.FileOperations = int64(result.FileOperations)
-	if !result.Started {
+	if !result.Started && !x.answeredError(result) {
 		x.guessInput()
 	}
 }
