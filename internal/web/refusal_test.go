@@ -2,8 +2,10 @@ package web_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -17,6 +19,10 @@ func TestRefusedWithoutARequest(t *testing.T) {
 	handle := func(_ context.Context, w wire.Writer, _ *wire.Request) {
 		_ = w.Begin(400, wire.Head{{Name: "Content-Type", Value: "text/plain; charset=utf-8"}, {Name: "Content-Length", Value: "0"}})
 	}
+	lender := httptest.NewUnstartedServer(nil) // of its certificate
+	lender.StartTLS()
+	defer lender.Close()
+	config := &tls.Config{Certificates: lender.TLS.Certificates}
 	for sent, status := range map[string]string{
 		"GET / HTTP/1.1\r\nHost: a\r\nX-Secret: hidden\r\nno field\r\n\r\n":                       "400",
 		"GET / HTTP/1.1\r\nHost: a\r\nX-Secret: " + strings.Repeat("hidden", 12<<10) + "\r\n\r\n": "431",
@@ -24,18 +30,23 @@ func TestRefusedWithoutARequest(t *testing.T) {
 		"GET / HTTP/3.0\r\nHost: a\r\nX-Secret: hidden\r\n\r\n":                                   "505",
 		"PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n":                                  "",
 	} {
-		raw := &journal{}
-		s := serveWith(t, web.ServerOptions{Plain: handle, Handler: wire.Handler(handle), Log: slog.New(slog.NewTextHandler(raw, nil))})
-		conn := s.dial(t)
-		_, _ = io.WriteString(conn, sent)
-		answer, _ := io.ReadAll(conn)
-		if want := " " + status; !strings.HasPrefix(string(answer), "HTTP/1.1"+want) {
-			t.Errorf("%.60q: %.60q", sent, answer)
-		}
-		text := raw.String()
-		if n := strings.Count(text, "refused what is no proper request"); (n == 1) != (status != "") || strings.Contains(text, "hidden") ||
-			status != "" && !strings.Contains(text, "server=test status="+status+" client=127.0.0.1\n") {
-			t.Errorf("%.60q: the log is %s", sent, text)
+		for name, config := range map[string]*tls.Config{"plain": nil, "TLS": config} {
+			raw := &journal{}
+			s := serveWith(t, web.ServerOptions{Plain: handle, Handler: wire.Handler(handle), TLS: config, Log: slog.New(slog.NewTextHandler(raw, nil))})
+			conn := s.dial(t)
+			if config != nil {
+				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the lender's
+			}
+			_, _ = io.WriteString(conn, sent)
+			answer, _ := io.ReadAll(conn)
+			if want := " " + status; !strings.HasPrefix(string(answer), "HTTP/1.1"+want) {
+				t.Errorf("%s: %.60q: %.60q", name, sent, answer)
+			}
+			text := raw.String()
+			if n := strings.Count(text, "refused what is no proper request"); (n == 1) != (status != "") || strings.Contains(text, "hidden") ||
+				status != "" && !strings.Contains(text, "server=test status="+status+" client=127.0.0.1\n") {
+				t.Errorf("%s: %.60q: the log is %s", name, sent, text)
+			}
 		}
 	}
 }

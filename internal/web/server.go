@@ -191,9 +191,10 @@ func (s *Server) servePlain(c net.Conn) {
 	s.plain.ServeConn(s.base, c)
 }
 
-// handOver has net/http go on with a connection. That recognises HTTP/2 by the type of the connection.
+// handOver has net/http go on with a connection. One that comes as a *tls.Conn speaks HTTP/2, which net/http recognises by this
+// type, or did not get through its handshake; one on which a request has begun is another, encrypted or not.
 func (s *Server) handOver(c net.Conn) {
-	if _, encrypted := c.(*tls.Conn); !encrypted {
+	if _, whole := c.(*tls.Conn); !whole {
 		c = &refusals{c, s.log, s.name}
 	}
 	s.odd.take(c)
