@@ -106,7 +106,7 @@ func (f *file) close() error {
 		}
 	}
 	if f.lock != nil {
-		wrong = append(wrong, f.lock.Close())
+		wrong = append(wrong, unlock(f.lock), f.lock.Close())
 	}
 	return errors.Join(wrong...)
 }

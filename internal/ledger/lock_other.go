@@ -16,3 +16,6 @@ func tryLock(f *os.File) error {
 	}
 	return err
 }
+
+// unlock ends the lock also where a process that is being made has f for a moment, as all that a fork copies.
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
