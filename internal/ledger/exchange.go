@@ -21,8 +21,8 @@ type Opening struct {
 	Daily, Monthly int64          // limits in tokens, policy.Unlimited for none
 	Location       *time.Location // time zone of the windows; nil is UTC
 	Tokens         int64          // to reserve, as the quota counts; 0 is never refused
-	// InputEstimate is the request's input in tokens. If the process dies before the settlement, the next Open settles
-	// the exchange with this input, no output and the mark Estimated.
+	// InputEstimate is the request's input in tokens. If the process dies before a checkpoint or the settlement, the next
+	// Open settles the exchange with this input, no output and the mark Estimated.
 	InputEstimate int64
 	Formula       policy.Formula // makes quota tokens of the usage at settlement
 
@@ -116,24 +116,35 @@ func (l *Ledger) Reserve(ctx context.Context, o Opening) (*Exchange, error) {
 
 // note has the opening written.
 func (l *Ledger) note(ctx context.Context, x *Exchange, o *Opening) error {
-	e, r := &x.entry, &x.settlement.reservation
+	e := &x.entry
 	if len(e.Usage) > 0 && !json.Valid(e.Usage) {
 		return errors.New("its usage is not JSON")
 	}
-	estimate := quota.Clamp(o.InputEstimate)
 	crashed := *e
-	crashed.InputTokens = estimate
-	frame := l.writer.frames.get()
-	var err error
-	if frame.b, err = openingFrame(frame.b[:0], &leftover{
-		id: e.ID, user: e.User, daily: r.daily, monthly: r.monthly,
-		reserved: r.tokens, estimate: estimate, charge: quotaTokens(o.Formula, &crashed), charges: r.charges,
-	}, e); err != nil {
+	crashed.InputTokens = o.InputEstimate
+	frame, err := x.ifCrashed(&crashed)
+	if err != nil {
 		return err
 	}
-	x.opening = opening{id: e.ID, frame: frame}
+	x.opening.id, x.opening.frame = e.ID, frame
 	x.ticket.op = &x.opening
 	return l.writer.write(ctx, &x.ticket)
+}
+
+// ifCrashed makes the record by which the next Open settles the exchange with e, if there is no later one.
+func (x *Exchange) ifCrashed(e *Entry) (*buffer, error) {
+	r, frames := &x.settlement.reservation, &x.ledger.writer.frames
+	frame := frames.get()
+	b, err := openingFrame(frame.b[:0], &leftover{
+		id: e.ID, user: e.User, daily: r.daily, monthly: r.monthly,
+		reserved: r.tokens, estimate: quota.Clamp(e.InputTokens), charge: quotaTokens(x.formula, e), charges: r.charges,
+	}, e)
+	if err != nil {
+		frames.put(frame)
+		return nil, err
+	}
+	frame.b = b
+	return frame, nil
 }
 
 // hold decides, and reserves in memory.
@@ -192,6 +203,23 @@ func (r *reservation) release() {
 // Entry returns the opening's entry, to be completed for Settle.
 func (x *Exchange) Entry() Entry { return x.entry }
 
+// Checkpoint notes what the exchange has cost so far: if the process dies before the settlement, the next Open settles it
+// with this entry in place of what the Opening said. Its identity fields and QuotaTokens are set as by Settle, and the mark
+// Estimated at the Open. A later call counts instead of the one before.
+//
+// It waits for nothing and makes no write of its own: the note goes out with the next write for any exchange, or 100 ms
+// later when there is none, and never when the exchange settles before. A journal that cannot be written gets it only when
+// it goes on in a new segment. It must not run at the same time as Settle; after it, it does nothing.
+func (x *Exchange) Checkpoint(known Entry) {
+	if x.settlement.entry != nil {
+		return
+	}
+	x.identify(&known)
+	if frame, err := x.ifCrashed(&known); err == nil { // as the opening's, it has a year that can be encoded
+		x.ledger.writer.note(&x.opening, frame)
+	}
+}
+
 // Settle ends the exchange with its final entry and returns once that is committed. Its identity fields are those of the
 // Opening whatever final says; Node, Seq and QuotaTokens are set here. It waits for no context, because what was spent is
 // spent even when nobody listens any more.
@@ -208,14 +236,8 @@ func (x *Exchange) Settle(final Entry) error {
 }
 
 func (x *Exchange) settle(final *Entry) error {
-	o := &x.entry
-	final.Node, final.Seq, final.ID, final.StartedAt = o.Node, 0, o.ID, o.StartedAt
-	final.User, final.Team, final.KeyID, final.KeyName = o.User, o.Team, o.KeyID, o.KeyName
-	final.Endpoint, final.Stream, final.ModelAsked = o.Endpoint, o.Stream, o.ModelAsked
-	if len(final.Usage) > 0 && !json.Valid(final.Usage) {
-		final.Usage = nil // would make the whole entry unreadable
-	}
-	final.QuotaTokens = quotaTokens(x.formula, final)
+	x.identify(final)
+	x.ledger.writer.unnote(&x.opening)
 	s := &x.settlement
 	for i := range s.charges {
 		s.charges[i].amount = Spent(s.charges[i].unit(), final)
@@ -228,6 +250,18 @@ func (x *Exchange) settle(final *Entry) error {
 	s.frame.b, s.body = frame, frame[body:]
 	x.ticket = ticket{op: s, wake: x.ticket.wake}
 	return x.ledger.writer.write(context.Background(), &x.ticket)
+}
+
+// identify sets in an entry what the opening or the ledger has the say in.
+func (x *Exchange) identify(e *Entry) {
+	o := &x.entry
+	e.Node, e.Seq, e.ID, e.StartedAt = o.Node, 0, o.ID, o.StartedAt
+	e.User, e.Team, e.KeyID, e.KeyName = o.User, o.Team, o.KeyID, o.KeyName
+	e.Endpoint, e.Stream, e.ModelAsked = o.Endpoint, o.Stream, o.ModelAsked
+	if len(e.Usage) > 0 && !json.Valid(e.Usage) {
+		e.Usage = nil // would make the whole entry unreadable
+	}
+	e.QuotaTokens = quotaTokens(x.formula, e)
 }
 
 // quotaTokens returns what an exchange costs its quota. Counting tokens is free.

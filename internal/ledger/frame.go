@@ -155,11 +155,10 @@ func frameCharges(b []byte, charges []charge) []byte {
 	if len(charges) == 0 {
 		return b
 	}
-	start := len(b)
+	at := len(b)
 	b = appendCharges(b, charges)
-	var size [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(size[:], uint64(len(b)-start))
-	return slices.Insert(b, start, size[:n]...)
+	var length [binary.MaxVarintLen64]byte
+	return slices.Insert(b, at, length[:binary.PutUvarint(length[:], uint64(len(b)-at))]...)
 }
 
 func (f *fields) charges() []charge {

@@ -20,7 +20,7 @@ import (
 	"carpool/internal/policy"
 )
 
-// hurriedVariable makes the test binary a victim that moves, rotates, ships and resets all the time.
+// hurriedVariable makes the test binary a victim that moves, rotates, checkpoints, ships and resets all the time.
 const hurriedVariable = "CARPOOL_LEDGER_HURRIED_VICTIM"
 
 // hurriedVictim writes to a ledger until it is killed, and prints what it was told is safe: "opened ID 0", "settled ID 0",
@@ -53,6 +53,9 @@ func hurriedVictim(path string) {
 				x, err := l.Reserve(ctx, o)
 				die(err)
 				say("opened", o.Entry.ID, 0)
+				if i%3 == 0 {
+					x.Checkpoint(ledger.Entry{Status: 200, InputTokens: 9, Cost: 4})
+				}
 				if i%16 == 15 {
 					continue // stays open
 				}

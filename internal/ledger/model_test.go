@@ -78,6 +78,7 @@ type flight struct {
 	user       string
 	day, month string
 	tokens     int64
+	crash      int64 // what it is charged if nobody settles it
 }
 
 const (
@@ -121,8 +122,28 @@ func (m *model) reserve(t *rapid.T) {
 		t.Fatalf("%d tokens fit: %v, but %v", tokens, fits, err)
 	}
 	if err == nil {
-		m.flying = append(m.flying, flight{x, user, day, month, tokens})
+		m.flying = append(m.flying, flight{x, user, day, month, tokens, tokens / 2})
 	}
+}
+
+// checkpoint lets an exchange say what it has cost so far, and something else take that along into the journal.
+func (m *model) checkpoint(t *rapid.T) {
+	if len(m.flying) == 0 {
+		return
+	}
+	f := &m.flying[rapid.IntRange(0, len(m.flying)-1).Draw(t, "which")]
+	f.crash = rapid.Int64Range(0, 500).Draw(t, "so far")
+	e := f.exchange.Entry()
+	e.Status, e.InputTokens, e.OutputTokens = 200, f.crash, 0
+	f.exchange.Checkpoint(e)
+	m.nextID++
+	free := ask(fmt.Sprintf("e%06d", m.nextID), 0, modelDaily, modelMonthly)
+	x, err := m.ledger.Reserve(context.Background(), free)
+	if err != nil {
+		t.Fatal(err)
+	}
+	day, month := m.labels()
+	m.flying = append(m.flying, flight{x, free.Entry.User, day, month, 0, 0})
 }
 
 func (m *model) charge(f flight, tokens int64) {
@@ -242,7 +263,7 @@ func (m *model) restart(t *rapid.T) {
 
 func (m *model) recover(t *rapid.T) {
 	for _, f := range m.flying {
-		m.charge(f, f.tokens/2)
+		m.charge(f, f.crash)
 	}
 	m.flying = nil
 	m.open(t)
@@ -288,7 +309,7 @@ func TestModel(t *testing.T) {
 			}
 		}()
 		t.Repeat(map[string]func(*rapid.T){
-			"reserve": m.reserve, "reserve again": m.reserve, "settle": m.settle, "settle again": m.settle,
+			"reserve": m.reserve, "reserve again": m.reserve, "settle": m.settle, "settle again": m.settle, "checkpoint": m.checkpoint,
 			"ship": m.ship, "reset": m.reset, "restart": m.restart,
 			"time": func(t *rapid.T) {
 				hours := rapid.IntRange(-2, 9).Draw(t, "hours")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"carpool/internal/quota"
@@ -15,6 +16,7 @@ import (
 type opening struct {
 	id    string
 	frame *buffer
+	newer atomic.Pointer[buffer] // what a checkpoint puts in its place; whoever takes it out of here has it
 }
 
 func (*opening) apply(*transaction) error { return nil } // openings are no matter of the database

@@ -50,7 +50,7 @@ func (l *Ledger) recover(ctx context.Context) (next int64, err error) {
 		l.log.InfoContext(ctx, "booked what the last process had only noted in its journal", "entries", r.booked)
 	}
 	if r.closed > 0 {
-		l.log.WarnContext(ctx, "the last process ended without settling all requests; their input is charged by estimate", "requests", r.closed)
+		l.log.WarnContext(ctx, "the last process ended without settling all requests; what they cost is an estimate", "requests", r.closed)
 	}
 	return next, nil
 }
@@ -243,7 +243,10 @@ func (l *Ledger) crashed(ctx context.Context, o *leftover) (*settlement, error) 
 		l.log.WarnContext(ctx, "an opening is damaged", "id", o.id, "error", err)
 		e = Entry{ID: o.id, Node: l.node, User: o.user, StartedAt: l.now().UTC().Truncate(time.Microsecond), Endpoint: EndpointMessages}
 	}
-	e.Outcome, e.FirstByte, e.Estimated = fleet.OutcomeCrashed, -1, true
+	e.Outcome, e.Estimated = fleet.OutcomeCrashed, true
+	if e.Status == 0 { // no checkpoint: the answer had not begun
+		e.FirstByte = -1
+	}
 	e.InputTokens, e.QuotaTokens = o.estimate, o.charge
 	body, err := appendEntry(nil, &e)
 	if err != nil {

@@ -17,6 +17,7 @@ const (
 	syncInterval = 100 * time.Millisecond // see Options.SyncInterval
 	segmentSize  = 8 << 20                // bytes after which the journal goes on in a new segment
 	maxOverlong  = 8                      // times that, when no new segment can be made
+	notePause    = 100 * time.Millisecond // a checkpoint waits this long at most for a write that takes it along
 )
 
 // writer owns the journal. Openings and settlements queue up, and one of those who wait for them writes: whoever finds
@@ -35,6 +36,7 @@ type writer struct {
 	joined  []byte
 	batch   []*ticket
 	settled []*settlement
+	taken   []*opening // whose checkpoints are being written
 
 	trouble atomic.Pointer[error]
 	waiting atomic.Int64 // the length of backlog
@@ -42,8 +44,10 @@ type writer struct {
 
 	mu     sync.Mutex
 	queue  []*ticket
-	led    bool // somebody leads; when nobody does, the queue is empty
-	timed  bool // again is going to be called
+	noted  []*opening // that may have a checkpoint which is not written
+	led    bool       // somebody leads; when nobody does, the queue is empty
+	timed  bool       // again is going to be called, by timer
+	timer  *time.Timer
 	closed bool
 	idle   chan struct{} // closed when, after closed, nobody leads
 }
@@ -157,17 +161,24 @@ func (w *writer) handOn() {
 		close(w.idle)
 		return
 	case len(w.backlog) > 0 || w.journal.lost.Load() != nil:
-		w.soon()
+		w.soon(retryPause)
+	case len(w.noted) > 0:
+		w.soon(notePause)
 	}
 	w.led = false
 }
 
 // soon has again called; mu is held.
-func (w *writer) soon() {
-	if !w.timed {
-		w.timed = true
-		time.AfterFunc(retryPause, w.again)
+func (w *writer) soon(pause time.Duration) {
+	switch {
+	case w.timed:
+		return
+	case w.timer == nil:
+		w.timer = time.AfterFunc(pause, w.again)
+	default:
+		w.timer.Reset(pause)
 	}
+	w.timed = true
 }
 
 // lose is told that the segment is lost, by the leader or while somebody may lead: who leads sees it in handOn.
@@ -177,7 +188,7 @@ func (w *writer) lose(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.led && !w.closed {
-		w.soon()
+		w.soon(retryPause)
 	}
 }
 
@@ -197,7 +208,7 @@ func (w *writer) leave() {
 	w.ledger.log.Info("the ledger can force its journal to stable storage again")
 }
 
-// again retries the backlog, or to leave a segment that is lost, when nobody else has.
+// again retries the backlog, or to leave a segment that is lost, and writes checkpoints, when nobody else has.
 func (w *writer) again() {
 	w.mu.Lock()
 	w.timed = false
@@ -207,6 +218,7 @@ func (w *writer) again() {
 	if idle {
 		defer w.guard()
 		w.retry()
+		w.append(nil)
 		w.handOn()
 	}
 }
@@ -309,14 +321,56 @@ func (w *writer) retry() {
 	}
 }
 
-// append writes openings and settlements with one write. Settlements get their sequence numbers here, in this order.
-func (w *writer) append(batch []*ticket) {
-	if len(batch) == 0 {
+// note gives the next write a checkpoint to take along, in place of one that no write has taken yet.
+func (w *writer) note(o *opening, frame *buffer) {
+	if older := o.newer.Swap(frame); older != nil {
+		w.frames.put(older)
 		return
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.noted = append(w.noted, o)
+	if !w.led {
+		w.soon(notePause)
+	}
+}
+
+// unnote drops a checkpoint that is not written yet. It must come before the settlement is queued.
+func (w *writer) unnote(o *opening) { w.frames.put(o.newer.Swap(nil)) }
+
+// appendNotes appends the checkpoints that wait. Each takes the place of its opening, also at the beginning of the next
+// segment, whether or not this write succeeds.
+func (w *writer) appendNotes(b []byte) (_ []byte, n int) {
+	w.mu.Lock()
+	w.taken, w.noted = w.noted, w.taken
+	w.mu.Unlock()
+	for _, o := range w.taken {
+		frame := o.newer.Swap(nil)
+		if frame == nil { // it has settled
+			continue
+		}
+		b = append(b, frame.b...)
+		w.frames.put(w.open[o.id])
+		w.open[o.id] = frame
+		n++
+	}
+	clear(w.taken)
+	w.taken = w.taken[:0]
+	return b, n
+}
+
+// append writes openings and settlements, and checkpoints before them, with one write. Settlements get their sequence
+// numbers here, in this order.
+func (w *writer) append(batch []*ticket) {
 	start := time.Now()
-	seq := w.seq
-	b, settled := w.joined[:0], w.settled[:0]
+	b, notes := w.appendNotes(w.joined[:0])
+	if len(batch)+notes == 0 {
+		return
+	}
+	seq, settled := w.seq, w.settled[:0]
 	for _, t := range batch {
 		switch op := t.op.(type) {
 		case *opening:
@@ -329,7 +383,7 @@ func (w *writer) append(batch []*ticket) {
 		}
 	}
 	err := w.journal.append(b)
-	w.ledger.gauges.committed(len(batch), time.Since(start), err)
+	w.ledger.gauges.committed(len(batch)+notes, time.Since(start), err)
 	if w.joined = b; cap(b) > 1<<20 {
 		w.joined = nil
 	}
@@ -421,6 +475,7 @@ func (w *writer) close() error {
 		<-w.idle
 	}
 	w.retry()
+	w.append(nil)
 	if n := len(w.backlog); n > 0 {
 		return fmt.Errorf("%d settlements could not be written: %w", n, *w.trouble.Load())
 	}
