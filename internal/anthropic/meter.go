@@ -133,6 +133,12 @@ func (m *Meter) Between() bool { return m.body == nil && m.events.between() }
 // room for a further message_delta.
 func (m *Meter) Ended() bool { return m.got.ended }
 
+// PromptReported reports whether a message has begun and said what its prompt costs.
+func (m *Meter) PromptReported() bool { return m.got.Started && m.got.Usage.Prompt() > 0 }
+
+// Characters is that of Result, for those who ask often.
+func (m *Meter) Characters() int64 { return m.got.Characters }
+
 // Result returns what has been read so far. It may be called at any time and more than once.
 func (m *Meter) Result() Result {
 	r := m.got.Result

@@ -32,9 +32,10 @@ type exchange struct {
 	client   anthropic.Client
 	peek     *anthropic.Request
 	entry    ledger.Entry
-	spending *spending       // nil: there are no budgets
-	usage    anthropic.Usage // what entry is priced by: its counts, by sampling runs
-	end      func()          // writes the books and gives back what the exchange holds; once, however often it is called
+	place    *ledger.Exchange // in the books
+	spending *spending        // nil: there are no budgets
+	usage    anthropic.Usage  // what entry is priced by: its counts, by sampling runs
+	end      func()           // writes the books and gives back what the exchange holds; once, however often it is called
 }
 
 // exchange is the request path: seven stops in one direction, of which package web made the first.
@@ -62,13 +63,12 @@ func (g *Gateway) exchange(ctx context.Context, w wire.Writer, r *web.Request, p
 	}
 	leave = sync.OnceFunc(leave)
 	defer leave()
-	open, err := g.admit(ctx, x, body)
-	if err != nil {
+	if x.place, err = g.admit(ctx, x, body); err != nil {
 		return err
 	}
 	g.exchanges.Add(1)
 	x.end = sync.OnceFunc(func() { //nolint:contextcheck // what was spent is booked whether or not anybody still waits
-		g.settle(open, x)
+		g.settle(x)
 		leave()
 		g.exchanges.Add(-1)
 	})
@@ -266,13 +266,13 @@ func (x *exchange) firstByte(now time.Time) {
 }
 
 // settle writes the books. It does not depend on the request's context: a client that left still has an entry.
-func (g *Gateway) settle(open *ledger.Exchange, x *exchange) {
+func (g *Gateway) settle(x *exchange) {
 	x.entry.Duration = g.now().Sub(x.request.Started).Milliseconds()
 	if x.entry.Outcome == "" { // a panic on the way
 		x.entry.Outcome = ledger.OutcomeFailed
 	}
 	x.entry.Charge(x.snapshot.Prices, x.usage)
-	switch err := open.Settle(x.entry); {
+	switch err := x.place.Settle(x.entry); {
 	case errors.Is(err, ledger.ErrUnavailable):
 		g.log.Warn("an entry waits in memory until the ledger can write it", slog.String("id", x.entry.ID), slog.String("error", err.Error()))
 	case err != nil:

@@ -65,6 +65,9 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 		var n int
 		if n, err = body.Read(buffer.bytes); n > 0 {
 			sendErr = k.send(buffer.bytes[:n], see, stream && err == nil) // the end goes out with what follows it
+			if stream {
+				x.checkpoint(tap)
+			}
 			k.yield()
 		}
 		if fast := n > streamBuffer/2; stream && fast == buffer.slow {
@@ -166,6 +169,19 @@ func (x *exchange) meter(result anthropic.Result) {
 	e.FileOperations = int64(result.FileOperations)
 	if !result.Started && !x.answeredError(result) {
 		x.guessInput()
+	}
+}
+
+// checkpoint notes what a stream has cost so far, for the case that this process does not live to see its end. The client has
+// what it follows from already, and waits for nothing.
+func (x *exchange) checkpoint(tap *tap) {
+	if x.path != pathMessages {
+		return
+	}
+	if result, ok := tap.News(); ok {
+		x.meter(result)
+		x.entry.Charge(x.snapshot.Prices, x.usage)
+		x.place.Checkpoint(x.entry)
 	}
 }
 
