@@ -54,18 +54,18 @@ type Result struct {
 // cannot be more than the request's max_tokens (0: not stated).
 func (r Result) Settled(maxTokens int64) (u Usage, estimated bool) {
 	u = r.Usage
-	if doubtful, output := unread(r.Raw); r.Complete && !output {
+	doubtful, unknown := unread(r.Raw)
+	if r.Complete && !unknown {
 		return u, doubtful
 	}
 	sent := (r.Characters + 3) / 4
 	if maxTokens > 0 {
 		sent = min(sent, maxTokens)
 	}
-	more := sent - u.Output
-	if more <= 0 {
+	if sent <= u.Output && !unknown {
 		return u, true
 	}
-	u.Output = sent
+	u.Output = max(u.Output, sent)
 	// Iterations win over the top level when there are any: the message itself is the last of its kind.
 	if it := u.message(); it != nil {
 		it.Output = max(it.Output, sent)

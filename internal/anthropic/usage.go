@@ -7,6 +7,9 @@ import (
 	"strconv"
 )
 
+// maxCount is the largest number of tokens that is taken for one, also as a sum over sampling runs.
+const maxCount = 1 << 53
+
 // maxIterations bounds how many sampling runs of one response are kept.
 const maxIterations = 256
 
@@ -68,12 +71,13 @@ func (u Usage) Billed() iter.Seq[Iteration] {
 func (u Usage) BilledTotal() Usage {
 	t := u
 	t.Input, t.Output, t.CacheRead, t.CacheWrite5m, t.CacheWrite1h = 0, 0, 0, 0, 0
+	add := func(to *int64, n int64) { *to = min(*to+n, maxCount) }
 	for it := range u.Billed() {
-		t.Input += it.Input
-		t.Output += it.Output
-		t.CacheRead += it.CacheRead
-		t.CacheWrite5m += it.CacheWrite5m
-		t.CacheWrite1h += it.CacheWrite1h
+		add(&t.Input, it.Input)
+		add(&t.Output, it.Output)
+		add(&t.CacheRead, it.CacheRead)
+		add(&t.CacheWrite5m, it.CacheWrite5m)
+		add(&t.CacheWrite1h, it.CacheWrite1h)
 	}
 	return t
 }
@@ -231,27 +235,50 @@ func (m member) number(to *int64) bool {
 	n, err := strconv.ParseInt(string(m.value), 10, 64)
 	if err != nil {
 		f, err := strconv.ParseFloat(string(m.value), 64)
-		if err != nil || f > 1<<53 {
+		if err != nil || f > maxCount {
 			return false
 		}
 		n = int64(f)
 	}
-	if n < 0 || n > 1<<53 {
+	if n < 0 || n > maxCount {
 		return false
 	}
 	*to = n
 	return true
 }
 
-// unread reports whether a usage object states a count of tokens that is no such number, and whether it is that of the output.
+// unread reports whether a usage object states a count of tokens that is no such number, of the message or of a sampling run, and whether
+// it is one of the output.
 func unread(object []byte) (doubtful, output bool) {
-	for m := range members(object) {
-		switch string(m.name) {
-		case "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens":
-			var n int64
+	count := func(m member) {
+		var n int64
+		switch name := string(m.name); name {
+		case "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+			"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens":
 			if string(m.value) != "null" && !m.number(&n) {
-				doubtful, output = true, output || string(m.name) == "output_tokens"
+				doubtful, output = true, output || name == "output_tokens"
 			}
+		}
+	}
+	run := func(object []byte) {
+		for m := range members(object) {
+			count(m)
+			if string(m.name) == "cache_creation" {
+				for d := range members(m.value) {
+					count(d)
+				}
+			}
+		}
+	}
+	run(object)
+	for m := range members(object) {
+		if string(m.name) == "iterations" {
+			runs := 0
+			for element := range elements(m.value) {
+				run(element)
+				runs++
+			}
+			doubtful = doubtful || runs > maxIterations
 		}
 	}
 	return doubtful, output

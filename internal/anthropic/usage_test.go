@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -142,6 +143,36 @@ func TestSettledKeepsIterationsInStep(t *testing.T) {
 	}
 	if r.Usage.Iterations[1].Output != 3 {
 		t.Error("the result itself was changed")
+	}
+}
+
+// What a sampling run states is as much bounded as what the message does, and so is the sum of many.
+func TestRunsOfNonsense(t *testing.T) {
+	run := func(counts string) string {
+		return `{"input_tokens":5,"output_tokens":9,"iterations":[{"type":"compaction","input_tokens":7,"output_tokens":1},{"type":"message",` + counts + `}]}`
+	}
+	for usage, want := range map[string]struct {
+		input, output, written int64
+		estimated              bool
+	}{
+		run(`"input_tokens":5,"output_tokens":9`):                                                                                         {12, 10, 0, false},
+		run(`"input_tokens":5,"output_tokens":9,"cache_creation":{"ephemeral_5m_input_tokens":4}`):                                        {12, 10, 4, false},
+		run(`"input_tokens":-5,"output_tokens":9`):                                                                                        {7, 10, 0, true},
+		run(`"input_tokens":1e300,"output_tokens":9`):                                                                                     {7, 10, 0, true},
+		run(`"input_tokens":9223372036854775807,"output_tokens":9`):                                                                       {7, 10, 0, true},
+		run(`"input_tokens":5,"output_tokens":-9`):                                                                                        {12, 7, 0, true}, // by what was sent: 24 characters
+		run(`"input_tokens":5,"output_tokens":"nine"`):                                                                                    {12, 7, 0, true},
+		run(`"input_tokens":5,"output_tokens":9,"cache_creation":{"ephemeral_5m_input_tokens":-4}`):                                       {12, 10, 0, true},
+		run(`"input_tokens":5,"output_tokens":9},` + strings.Repeat(`{"input_tokens":1},`, 300) + `{"a":1`):                               {12 + 254, 10, 0, true},
+		`{"iterations":[` + strings.Repeat(`{"input_tokens":9007199254740992,"cache_read_input_tokens":9007199254740992},`, 200) + `{}]}`: {1 << 53, 0, 0, false},
+	} {
+		m := NewMeter(sse)
+		_, _ = m.Write([]byte(event(`{"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":5,"output_tokens":1}}}`) + textDelta +
+			event(`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":`+usage+`}`) + event(`{"type":"message_stop"}`)))
+		u, estimated := m.Result().Settled(100)
+		if sum := u.BilledTotal(); sum.Input != want.input || sum.Output != want.output || sum.CacheWrite5m != want.written || sum.Prompt() < 0 || estimated != want.estimated {
+			t.Errorf("%s: %+v, estimated %v", usage, sum, estimated)
+		}
 	}
 }
 
