@@ -138,6 +138,29 @@ func BenchmarkJournalUnsynced64Parallel(b *testing.B) { benchmarkJournal(b, 64, 
 func BenchmarkJournalAtOnce(b *testing.B)             { benchmarkJournal(b, 1, atOnce()) }
 func BenchmarkJournalAtOnce64Parallel(b *testing.B)   { benchmarkJournal(b, 64, atOnce()) }
 
+// BenchmarkCheckpoint measures what a stream's request pays for one, which the next write takes along.
+func BenchmarkCheckpoint(b *testing.B) {
+	l, err := ledger.Open(b.Context(), file(b), ledger.Options{Node: "n1"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	x, err := l.Reserve(b.Context(), ask(rand(), 1000, policy.Unlimited, policy.Unlimited))
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := x.Entry()
+	e.Status, e.Upstream, e.ModelServed, e.InputTokens, e.CacheReadTokens = 200, "anthropic-main", e.ModelAsked, 3, 10_000
+	e.Usage = []byte(`{"input_tokens":3,"output_tokens":1,"cache_read_input_tokens":10000}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		x.Checkpoint(e)
+	}
+	b.StopTimer()
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // benchmarkMove measures what becomes of settlements away from the request: the way into the database and to control's door.
 func benchmarkMove(b *testing.B, users int) {
 	const size = 2000

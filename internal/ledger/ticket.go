@@ -10,8 +10,8 @@ type ticket struct {
 	op operation
 
 	state atomic.Int32
-	wake  chan struct{} // has room for one; nil while nobody waits
 	done  bool          // err is final
+	wake  chan struct{} // has room for one; nil while nobody waits
 	err   error
 }
 
