@@ -11,9 +11,10 @@ FUZZTIME       ?= 10s
 BENCH          ?= .
 BENCHCOUNT     ?= 10
 BENCHFLAGS     ?=
+KILLS          ?= 50
 
 .DEFAULT_GOAL  := help
-.PHONY: help build demo check fmt lint fix vet test test-deps test-unit test-e2e fuzz bench bench-go bench-compare tools clean
+.PHONY: help build demo check fmt lint fix vet test test-deps test-unit test-e2e soak fuzz bench bench-go bench-compare tools clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +55,9 @@ test-unit: test-deps ## Only the unit tests, with -race; PKG=./internal/gateway/
 
 test-e2e: test-deps ## Only the end-to-end tests; RUN=TestName narrows it
 	@scripts/test e2e $(RUN)
+
+soak: ## Kill a server under load KILLS times (50) and reconcile its books, 6 to 10 minutes
+	$(GO) test ./test/e2e -run '^TestKilled$$' -count 1 -timeout 15m -v -args -kills $(KILLS)
 
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	@scripts/fuzz $(FUZZTIME)
