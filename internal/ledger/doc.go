@@ -45,8 +45,9 @@
 // journal, and are tried again every second and with each request. Ready tells.
 //
 // A file restored from a backup may end before what control has got from the one before it, and would give numbers out
-// twice. SkipTo, with control's mark, goes on after them. This is the only place where numbers are left out, and where an
-// entry changes its number: the journal's records of it are below the last number then, and are not booked again.
+// twice. Resume, with control's mark, goes on after them. This is the only place where numbers are left out, and where an
+// entry changes its number: the journal's records of it are below the last number then, and are not booked again. A process
+// that was killed after control had got entries, and before it noted that, changes none: the file knows that it has them.
 //
 // # What shows changes
 //

@@ -283,6 +283,16 @@ func (m *mover) carry(left []*leftover) error {
 	})
 }
 
+// doubt notes that what is settled next, as crashed, may get numbers by which control knows something else.
+func (m *mover) doubt() error {
+	return m.transact(func(tx *transaction) error {
+		if tx.doubtful > 0 {
+			return nil
+		}
+		return tx.doubt(tx.lastSeq + 1)
+	})
+}
+
 // transact runs a change as one transaction: all or nothing. A panic counts as an error.
 func (m *mover) transact(change func(*transaction) error) (err error) {
 	defer func() {

@@ -151,6 +151,31 @@ func (l *Ledger) Acknowledge(ctx context.Context, seq int64) error {
 	return nil
 }
 
+// Resume makes the ledger go on from control's mark, up to which control has entries of this node. It is called before the
+// first exchange. As a rule they are entries of this file, and the last process died before it noted that control got them:
+// they are acknowledged. When the file ends before the mark, or exchanges were settled as crashed under such numbers since
+// control was last asked, control may have others by them, see SkipTo.
+func (l *Ledger) Resume(ctx context.Context, mark int64) error {
+	if err := l.mover.do(ctx, &resumption{mark}); err != nil {
+		return fmt.Errorf("cannot go on from control's mark %d: %w", mark, err)
+	}
+	return l.SkipTo(ctx, mark)
+}
+
+type resumption struct{ mark int64 }
+
+func (r *resumption) apply(tx *transaction) error {
+	if r.mark > tx.lastSeq || tx.doubtful > 0 && r.mark >= tx.doubtful {
+		return nil
+	}
+	if err := (&acknowledgement{r.mark}).apply(tx); err != nil {
+		return err
+	}
+	return tx.doubt(0)
+}
+
+func (r *resumption) committed(l *Ledger) { l.mover.recent.acknowledged(l.Acknowledged()) }
+
 // SkipTo makes the ledger go on after seq, up to which control has entries of this node already: more than this ledger
 // knows of when its file was lost or restored from a backup. Once it has returned, no entry is ever written with seq or a
 // number below it. Entries that are not acknowledged and have such a number get a new one at the end, because control may
@@ -197,6 +222,9 @@ func (s *skip) apply(tx *transaction) error {
 		return err
 	}
 	tx.acknowledged, tx.lastSeq = s.seq, end+moved
+	if err := tx.doubt(0); err != nil {
+		return err
+	}
 	if err := tx.relink(before); err != nil {
 		return err
 	}

@@ -221,6 +221,9 @@ func (r *recovery) settle() error {
 		if len(rows) == 0 {
 			return nil
 		}
+		if err := r.l.mover.doubt(); err != nil {
+			return fmt.Errorf("cannot note that control may know others by the numbers of what a crash left open: %w", err)
+		}
 		left := make([]*settlement, len(rows))
 		for i, o := range rows {
 			if left[i], err = r.l.crashed(r.ctx, o); err != nil {

@@ -87,6 +87,49 @@ func TestSkipTo(t *testing.T) {
 	}
 }
 
+// After a crash entries keep their numbers when control has got them, and it is not known of them that control may have others
+// by these numbers.
+func TestResume(t *testing.T) {
+	path, died, again, clock := file(t), file(t), file(t), noon()
+	l := open(t, path, clock)
+	spend(t, l, "a", "b", "c")
+	flying, err := l.Reserve(t.Context(), ask("z", 0, -1, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image(t, path, died)
+	image(t, path, again)
+	if err := flying.Settle(flying.Entry()); err != nil {
+		t.Fatal(err)
+	}
+	resumed := func(what string, l *ledger.Ledger, mark, acknowledged int64, want ...string) {
+		t.Helper()
+		if err := l.Resume(t.Context(), mark); err != nil {
+			t.Fatal(err)
+		}
+		if got := numbered(t, l); !slices.Equal(got, want) || l.Acknowledged() != acknowledged {
+			t.Errorf("%s: %v, acknowledged %d; want %v", what, got, l.Acknowledged(), want)
+		}
+	}
+	resumed("control has all but the last", l, 3, 3, "1 a", "2 b", "3 c", "4 z")
+	resumed("control has fewer than it acknowledged", l, 1, 3, "1 a", "2 b", "3 c", "4 z")
+	resumed("control has more than there is", l, 7, 7, "1 a", "2 b", "3 c", "8 z")
+
+	l = open(t, died, clock) // z is 4, as crashed
+	resumed("control has nothing of the crash", l, 2, 2, "1 a", "2 b", "3 c", "4 z")
+	image(t, died, path+"-2") // control gets them, and the process dies
+	l = open(t, path+"-2", clock)
+	resumed("control has what crashed", l, 4, 4, "1 a", "2 b", "3 c", "4 z")
+
+	l = open(t, again, clock) // an older copy, which knows nothing of how z ended
+	image(t, again, path+"-3")
+	resumed("control has something by the number of what crashed", l, 4, 4, "5 a", "6 b", "7 c", "8 z")
+	l = open(t, path+"-3", clock) // died before it asked control
+	resumed("control still has something", l, 4, 4, "5 a", "6 b", "7 c", "8 z")
+	spend(t, l, "new")
+	resumed("control has what came later", l, 9, 9, "5 a", "6 b", "7 c", "8 z", "9 new")
+}
+
 func TestSkippedNumbersStaySkipped(t *testing.T) {
 	path, died, clock := file(t), file(t), noon()
 	l := open(t, path, clock)

@@ -20,6 +20,7 @@ type transaction struct {
 	stmt statements
 
 	lastSeq, acknowledged int64 // as of this transaction
+	doubtful              int64 // the first number by which control may have something else; 0: there is none
 	chain                 chain
 
 	rows    []driver.NamedValue // entries that are not written yet, see insert
@@ -34,14 +35,14 @@ type charged struct {
 }
 
 type statements struct {
-	begin, commit, rollback           *sql.Stmt
-	insertOpening, deleteOpening      *sql.Stmt
-	entryExists                       *sql.Stmt
-	resetUser, resetAll               *sql.Stmt
-	acknowledge, prune, pruneCounters *sql.Stmt
-	pruneBudgets                      *sql.Stmt
-	renumber                          *sql.Stmt
-	readState, checkpoint             *sql.Stmt
+	begin, commit, rollback                  *sql.Stmt
+	insertOpening, deleteOpening             *sql.Stmt
+	entryExists                              *sql.Stmt
+	resetUser, resetAll                      *sql.Stmt
+	acknowledge, doubt, prune, pruneCounters *sql.Stmt
+	pruneBudgets                             *sql.Stmt
+	renumber                                 *sql.Stmt
+	readState, checkpoint                    *sql.Stmt
 
 	// Without database/sql, whose share in the cost of an entry is a fifth. Many is rowsAtOnce of them in one statement,
 	// which has a price of its own as well.
@@ -90,11 +91,12 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 		{&s.resetUser, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ? AND user_name = ?`},
 		{&s.resetAll, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ?`},
 		{&s.acknowledge, `UPDATE state SET acknowledged = ?`},
+		{&s.doubt, `UPDATE state SET doubtful = ?`},
 		{&s.renumber, `UPDATE entries SET seq = seq + ?1 WHERE seq > ?2 AND seq <= ?3`},
 		{&s.prune, `DELETE FROM entries WHERE seq <= ?`},
 		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ? AND used + waived = pruned`},
 		{&s.pruneBudgets, `DELETE FROM budget_counters WHERE ends_at < ? AND used = pruned`},
-		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)) FROM state`},
+		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)), doubtful FROM state`},
 		{&s.checkpoint, `PRAGMA wal_checkpoint(PASSIVE)`},
 	} {
 		if *p.to, err = conn.PrepareContext(ctx, p.sql); err != nil { //nolint:sqlclosecheck // they end with the connection
@@ -129,10 +131,20 @@ func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
 
 // readState reads, at the start and when a failed transaction left them in doubt, the last sequence number and the acknowledged one. All entries up to the latter may have been pruned.
 func (tx *transaction) readState(ctx context.Context) error {
-	if err := tx.stmt.readState.QueryRowContext(ctx).Scan(&tx.acknowledged, &tx.lastSeq); err != nil {
+	if err := tx.stmt.readState.QueryRowContext(ctx).Scan(&tx.acknowledged, &tx.lastSeq, &tx.doubtful); err != nil {
 		return fmt.Errorf("cannot read the ledger's state: %w", err)
 	}
 	return tx.chain.readHash(ctx, tx.conn)
+}
+
+// doubt notes from which number on control may have something else.
+func (tx *transaction) doubt(from int64) error {
+	if from == tx.doubtful {
+		return nil
+	}
+	_, err := tx.exec(tx.stmt.doubt, from)
+	tx.doubtful = from
+	return err
 }
 
 func (tx *transaction) exec(stmt *sql.Stmt, args ...any) (int64, error) {
@@ -317,7 +329,7 @@ func (tx *transaction) close() error {
 	var wrong []error
 	for _, stmt := range []*sql.Stmt{
 		s.begin, s.commit, s.rollback, s.insertOpening, s.deleteOpening, s.entryExists,
-		s.resetUser, s.resetAll, s.acknowledge, s.renumber, s.prune, s.pruneCounters, s.pruneBudgets, s.readState, s.checkpoint,
+		s.resetUser, s.resetAll, s.acknowledge, s.doubt, s.renumber, s.prune, s.pruneCounters, s.pruneBudgets, s.readState, s.checkpoint,
 	} {
 		wrong = append(wrong, stmt.Close())
 	}

@@ -22,21 +22,19 @@ func (n *Node) resume(ctx context.Context) error {
 		n.log.Warn("control lacks entries that it had; was its database restored? They are delivered again",
 			slog.Int64("completeTo", mark), slog.Int64("acknowledged", acknowledged))
 	}
-	// Also when the ledger does not end before the mark: what it settled as crashed just now may stand where control has
-	// something else.
-	if err := n.skipTo(ctx, mark); err != nil {
+	n.noteStrangers(mark)
+	if err := n.ledger.Resume(ctx, mark); err != nil {
 		return err
 	}
 	n.mark = mark
 	return nil
 }
 
-func (n *Node) skipTo(ctx context.Context, mark int64) error {
+func (n *Node) noteStrangers(mark int64) {
 	if last := n.ledger.LastSeq(); mark > last {
 		n.log.Warn("control has entries that this ledger does not know; was its file lost or restored? It goes on after them",
 			slog.Int64("ledgerEndsAt", last), slog.Int64("completeTo", mark))
 	}
-	return n.ledger.SkipTo(ctx, mark)
 }
 
 // shipAll sends everything that control does not have. One batch is under way at a time.
@@ -61,7 +59,8 @@ func (n *Node) shipAll(ctx context.Context) error {
 		case mark <= before:
 			return fmt.Errorf("control has everything up to entry %d, and acknowledged nothing after entry %d", mark, before)
 		case mark > delivered: // control was replaced meanwhile, and may know others by the numbers of these
-			err = n.skipTo(ctx, mark)
+			n.noteStrangers(mark)
+			err = n.ledger.SkipTo(ctx, mark)
 		default:
 			err = n.ledger.Acknowledge(ctx, mark)
 		}
