@@ -7,13 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
-
-// keptBackups is how many copies of each database are kept.
-const keptBackups = 7
 
 // backupStamp is the layout of the time (UTC) in a copy's name.
 const backupStamp = "20060102T150405.000Z"
@@ -85,16 +81,5 @@ func copyDatabase(ctx context.Context, folder, name, stamp string, write func(co
 	if err := os.Rename(unfinished, filepath.Join(folder, name+"-"+stamp+".db")); err != nil {
 		return fmt.Errorf("cannot finish a backup: %w", err)
 	}
-	copies, err := filepath.Glob(filepath.Join(folder, name+"-*.db"))
-	if err != nil {
-		return fmt.Errorf("cannot list the backups: %w", err)
-	}
-	slices.Sort(copies)
-	for len(copies) > keptBackups {
-		if err := os.Remove(copies[0]); err != nil {
-			return fmt.Errorf("cannot remove an old backup: %w", err)
-		}
-		copies = copies[1:]
-	}
-	return nil
+	return keepNewest(folder, name+"-", ".db", keptBackups)
 }

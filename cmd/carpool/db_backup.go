@@ -59,7 +59,7 @@ data folder needs them. The configuration is not in it either.`,
 		}
 		path := *to
 		if path == "" {
-			path = archiveIn(cfg, a.now())
+			path = archiveIn(cfg, "carpool", a.now().UTC().Format(backupStamp))
 			if len(recipients) > 0 {
 				path += ".age"
 			}
@@ -98,8 +98,8 @@ data folder needs them. The configuration is not in it either.`,
 }
 
 // archiveIn is the path of an archive in the folder of backups.
-func archiveIn(cfg *config.Config, now time.Time) string {
-	return filepath.Join(cfg.DataDir, "backups", "carpool-"+now.UTC().Format(backupStamp)+".tar.gz")
+func archiveIn(cfg *config.Config, name, stamp string) string {
+	return filepath.Join(cfg.DataDir, "backups", name+"-"+stamp+".tar.gz")
 }
 
 // choose lists what goes into the archive.

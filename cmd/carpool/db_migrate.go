@@ -38,7 +38,7 @@ func newDBMigrateCommand(a *app) *cobra.Command {
 		Use:   "migrate",
 		Short: "Bring both databases up to date with this Carpool",
 		Long: `Bring the schemas of both databases of a stopped server up to date with this Carpool, after a backup into the folder
-backups of the data folder, which 'carpool db restore' takes back. A server does the same when it starts. Databases that a
+backups of the data folder, which 'carpool db restore' takes back; the last three of these are kept. A server does the same when it starts. Databases that a
 newer Carpool wrote are refused.`,
 		Example: "  carpool db migrate --dry-run --config carpool.yaml\n  carpool db migrate --config carpool.yaml",
 		Args:    arguments(),
@@ -67,6 +67,9 @@ newer Carpool wrote are refused.`,
 			}
 			if err := errors.Join(ledger.Migrate(cmd.Context(), cfg.Storage.Path), control.Migrate(cmd.Context(), cfg.Control.Store.Path)); err != nil {
 				return fmt.Errorf("%w; the databases as they were are in %s", err, result.Backup)
+			}
+			if err := pruneUpgrades(cfg); err != nil {
+				return err
 			}
 		}
 		return a.show(result, result.text)
@@ -99,7 +102,11 @@ func dueMigrations(ctx context.Context, cfg *config.Config) ([]migration, error)
 	return due, nil
 }
 
-// backUpClosed archives both databases of a data folder that the caller has locked, and returns the archive's path.
+// archivedUpgrade begins the name of an archive that is made before an upgrade, apart from those that somebody asked for.
+const archivedUpgrade = "upgrade"
+
+// backUpClosed archives both databases of a data folder that the caller has locked before they are upgraded, and returns
+// the archive's path.
 func backUpClosed(ctx context.Context, cfg *config.Config, now time.Time) (path string, err error) {
 	folder, err := copyClosed(ctx, cfg)
 	if folder != "" {
@@ -112,12 +119,18 @@ func backUpClosed(ctx context.Context, cfg *config.Config, now time.Time) (path 
 	if err != nil {
 		return "", err
 	}
-	path = archiveIn(cfg, now)
+	path = archiveIn(cfg, archivedUpgrade, now.UTC().Format(backupStamp))
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("cannot make the folder of backups: %w", err)
 	}
 	_, err = writeArchive(path, files, nil)
 	return path, err
+}
+
+// pruneUpgrades removes the oldest archives that were made before upgrades. It is for after an upgrade: one that fails again
+// and again must not push out the archive of how things were before the first time.
+func pruneUpgrades(cfg *config.Config) error {
+	return keepNewest(filepath.Dir(archiveIn(cfg, archivedUpgrade, "")), archivedUpgrade+"-", ".tar.gz", keptUpgrades)
 }
 
 // backUpBeforeUpgrade makes a backup when the opening of the databases will change their schemas.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"carpool/internal/config"
@@ -24,22 +25,32 @@ type restored struct {
 	Restored []string `json:"restored"`
 	Kept     string   `json:"kept,omitempty"` // folder of what was there before
 	Missing  []string `json:"missing"`        // what the server needs besides
-	Upgrade  bool     `json:"upgrade"`        // the archive has an older schema, of which only SQLite's integrity was checked
+	Upgrade  bool     `json:"upgrade"`        // the backup has an older schema, of which only SQLite's integrity was checked
 }
 
 func newDBRestoreCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Put the databases of an archive in the place of a server's",
-		Long: `Put the databases of an archive of 'carpool db backup' in the place of those of a server, which must be stopped.
-The archive is unpacked and verified first, and nothing is changed when anything is wrong with it. What was there before
-is kept in a folder of the data folder. Keys are replaced only when the archive holds them.`,
-		Example: "  carpool db restore carpool.tar.gz --data ./carpool-data\n  carpool db restore carpool.tar.gz.age --identity key.txt --config carpool.yaml --yes",
-		Args:    arguments("FILE"),
+		Short: "Put the databases of a backup in the place of a server's",
+		Long: `Put the databases of a backup in the place of those of a server, which must be stopped. A backup is an archive of
+'carpool db backup' or of an upgrade, or one of the copies that storage.backupInterval makes: with either of them comes the
+other database's of the same time. It is unpacked and verified first, and nothing is changed when anything is wrong with it.
+What was there before is kept in a folder of the data folder. Keys are replaced only when an archive holds them.
+
+--only restores one database and leaves the other. Either may be older: the node delivers again what control lacks and it
+still has, and goes on after what control has.`,
+		Example: `  carpool db restore carpool.tar.gz --data ./carpool-data
+  carpool db restore carpool.tar.gz.age --identity key.txt --config carpool.yaml --yes
+  carpool db restore carpool-data/backups/control-20261125T120000.000Z.db --only control --data ./carpool-data`,
+		Args: arguments("FILE"),
 	}
 	identity := cmd.Flags().String("identity", "", "open an encrypted archive with the age private keys in `FILE`")
+	only := cmd.Flags().String("only", "", "restore only this `DATABASE`: node or control")
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *only != "" && *only != "node" && *only != "control" {
+			return usagef("the flag --only does not take %q: it is node or control", *only)
+		}
 		identities, err := a.readIdentities(*identity)
 		if err != nil {
 			return err
@@ -61,15 +72,14 @@ is kept in a folder of the data folder. Keys are replaced only when the archive 
 			return fmt.Errorf("cannot make a folder to unpack into: %w", err)
 		}
 		defer os.RemoveAll(staged) //nolint:errcheck // what is left there harms nobody
-		names, err := readArchive(args[0], staged, identities)
-		if err != nil {
+		result := restored{Missing: []string{}}
+		if result.Restored, err = readBackup(args[0], staged, identities, *only); err != nil {
 			return err
 		}
-		result := restored{Restored: names, Missing: []string{}}
 		if err := result.verify(cmd.Context(), cfg, staged); err != nil {
 			return err
 		}
-		if err := a.confirm(cmd, *yes, "Replace the databases in %s by those of %s, with %d entries?", cfg.DataDir, args[0], result.Entries); err != nil {
+		if err := a.confirm(cmd, *yes, "Replace %s in %s by %s?", strings.Join(result.Restored, ", "), cfg.DataDir, result.from(args[0])); err != nil {
 			return err
 		}
 		kept := filepath.Join(cfg.DataDir, "replaced-"+a.now().UTC().Format(backupStamp))
@@ -86,36 +96,72 @@ is kept in a folder of the data folder. Keys are replaced only when the archive 
 	return cmd
 }
 
+// readBackup unpacks a backup of either kind into a folder and returns the names of what it has of the databases, or of
+// the one that only names.
+func readBackup(path, folder string, identities []age.Identity, only string) ([]string, error) {
+	if isDatabase(path) {
+		return readCopies(path, folder, only)
+	}
+	names, err := readArchive(path, folder, identities)
+	if err != nil || only == "" {
+		return names, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		ofNode := name == archivedNodeKey || strings.HasPrefix(name, archivedNode)
+		return ofNode != (only == "node")
+	}), nil
+}
+
+// from says what is restored.
+func (r *restored) from(path string) string {
+	if r.holds(archivedNode) {
+		return fmt.Sprintf("those of %s, with %d entries", path, r.Entries)
+	}
+	return "that of " + path
+}
+
+func (r *restored) holds(name string) bool { return slices.Contains(r.Restored, name) }
+
 // verify looks whether the unpacked databases can be put in place. The node's was copied first, and prices may have
 // changed, so that the ledger is verified against itself only.
 func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string) error {
+	check := func(name string, have, know int64, damage []string) error {
+		switch {
+		case len(damage) > 0:
+			return fmt.Errorf("%s in the backup is damaged: %s", name, damage[0])
+		case have > know:
+			return fmt.Errorf("%s in the backup has schema version %d and this Carpool knows up to %d; use the newer Carpool that wrote it", name, have, know)
+		}
+		r.Upgrade = r.Upgrade || have < know
+		return nil
+	}
+	if r.holds(archivedControl) {
+		policies, err := control.Inspect(ctx, filepath.Join(staged, archivedControl))
+		if err != nil {
+			return err
+		}
+		if err := check(archivedControl, policies.Schema.Have, policies.Schema.Known, policies.Damage); err != nil {
+			return err
+		}
+	}
+	if !r.holds(archivedNode) {
+		return nil
+	}
 	books, err := ledger.Inspect(ctx, filepath.Join(staged, archivedNode))
 	if err != nil {
 		return err
 	}
-	policies, err := control.Inspect(ctx, filepath.Join(staged, archivedControl))
-	if err != nil {
+	if err := check(archivedNode, books.Schema.Have, books.Schema.Known, books.Damage); err != nil {
 		return err
 	}
-	for _, db := range []struct {
-		name       string
-		have, know int64
-		damage     []string
-	}{
-		{archivedNode, books.Schema.Have, books.Schema.Known, books.Damage},
-		{archivedControl, policies.Schema.Have, policies.Schema.Known, policies.Damage},
-	} {
-		switch {
-		case len(db.damage) > 0:
-			return fmt.Errorf("%s in the archive is damaged: %s", db.name, db.damage[0])
-		case db.have > db.know:
-			return fmt.Errorf("%s in the archive has schema version %d and this Carpool knows up to %d; use the newer Carpool that wrote it", db.name, db.have, db.know)
-		}
-	}
-	r.Entries, r.Upgrade = books.Entries, len(books.Schema.Pending)+len(policies.Schema.Pending) > 0
-	if len(books.Schema.Pending) > 0 {
+	if r.Entries = books.Entries; len(books.Schema.Pending) > 0 {
 		return nil
 	}
+	return verifyStaged(ctx, cfg, staged)
+}
+
+// verifyStaged verifies an unpacked ledger with the key that belongs to it.
+func verifyStaged(ctx context.Context, cfg *config.Config, staged string) error {
 	audit := ledger.Audit{Node: cfg.Node.Name}
 	key, err := ledger.ReadKey(filepath.Join(staged, archivedNodeKey))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -136,7 +182,7 @@ func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string
 		wrong = append(wrong, fmt.Errorf("%s: %s", f.Check, f.What))
 	}
 	if len(wrong) > 0 {
-		return errors.Join(append(wrong, errors.New("the books in the archive are not as they should be; nothing was changed"))...)
+		return errors.Join(append(wrong, errors.New("the books in the backup are not as they should be; nothing was changed"))...)
 	}
 	return nil
 }
@@ -230,12 +276,16 @@ func partsOf(path string) (parts []string, err error) {
 
 func (r *restored) text() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "restored %s: %d entries\n", strings.Join(r.Restored, ", "), r.Entries)
+	fmt.Fprintf(&text, "restored %s", strings.Join(r.Restored, ", "))
+	if r.holds(archivedNode) {
+		fmt.Fprintf(&text, ": %d entries", r.Entries)
+	}
+	text.WriteString("\n")
 	if r.Kept != "" {
 		fmt.Fprintf(&text, "What was there is in %s.\n", r.Kept)
 	}
 	if r.Upgrade {
-		text.WriteString("The archive is of an older Carpool: the next start brings it up to date, and carpool db verify verifies it then.\n")
+		text.WriteString("The backup is of an older Carpool: the next start brings it up to date, and carpool db verify verifies it then.\n")
 	}
 	if len(r.Missing) > 0 {
 		fmt.Fprintf(&text, "Put %s back before the server starts.\n", strings.Join(r.Missing, " and "))

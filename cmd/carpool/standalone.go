@@ -91,6 +91,9 @@ func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog
 	if err := s.open(ctx, a, master); err != nil {
 		return nil, err
 	}
+	if err := pruneUpgrades(cfg); err != nil {
+		log.WarnContext(ctx, "old backups stay", slog.String("error", err.Error()))
+	}
 	return s, s.listenAll(ctx, a, listener)
 }
 

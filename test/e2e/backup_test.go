@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 )
@@ -106,6 +107,83 @@ func TestBackupAndRestore(t *testing.T) {
 	entries(3)
 }
 
+// TestRestoreOfCopies: the copies that a server makes at an interval are restored like an archive, both or one; after one the
+// node delivers what control lacks.
+func TestRestoreOfCopies(t *testing.T) {
+	t.Parallel()
+	sim, dir := startSim(t), t.TempDir()
+	g := serveIn(t, dir, sim.url, -1, "storage: {backupInterval: 1s}")
+	copies := func(name string) []string {
+		found, err := filepath.Glob(filepath.Join(g.data, "backups", name+"-*.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	g.spend(100)
+	g.settled(1)
+	began := time.Now().UTC().Format("20060102T150405.000Z")
+	eventually(t, 20*time.Second, "a backup that began later", func() bool {
+		found := copies("control")
+		return len(found) > 0 && filepath.Base(found[len(found)-1]) > "control-"+began
+	})
+	g.proc.terminate()
+	copied := copies("control")[len(copies("control"))-1]
+	g = serveIn(t, dir, sim.url, -1)
+	g.spend(200)
+	g.spend(300)
+	g.settled(3)
+	g.proc.terminate()
+
+	entries := func(want int64) {
+		t.Helper()
+		g = serveIn(t, dir, sim.url, -1)
+		g.settled(int(want))
+		g.proc.terminate()
+		var v verified
+		if g.decode(&v, "db", "verify"); v.Entries != want || len(v.Findings) > 0 {
+			t.Errorf("want %d entries: %+v", want, v)
+		}
+	}
+	if text := g.must("db", "restore", copied, "--only", "control", "--yes"); !strings.HasPrefix(text, "restored control.db\n") {
+		t.Errorf("it says %s", text)
+	}
+	entries(3)
+
+	whole, err := os.ReadFile(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(whole)
+	copy(damaged[len(damaged)/2:], bytes.Repeat([]byte{0xff}, 8192))
+	for name, data := range map[string][]byte{"control-20261125T120000.000Z.db": whole, "control-20261125T120001.000Z.db": damaged, "other.db": whole} {
+		write(t, filepath.Join(dir, name), string(data))
+	}
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"node-20261125T120000.000Z.db, of the same time; --only control restores", []string{"control-20261125T120000.000Z.db"}},
+		{"--only control restores", []string{"control-20261125T120000.000Z.db", "--only", "node"}},
+		{"control.db in the backup is damaged", []string{"control-20261125T120001.000Z.db", "--only", "control"}},
+		{"only the copies that are called control-TIME.db and node-TIME.db", []string{"other.db"}},
+	} {
+		c.args[0] = filepath.Join(dir, c.args[0])
+		if r := g.run(append([]string{"db", "restore", "--yes"}, c.args...)...); r.code != 1 || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%v: %d %s", c.args, r.code, r.stderr)
+		}
+	}
+	if r := g.run("db", "restore", "--yes", copied, "--only", "both"); r.code != 2 {
+		t.Errorf("%d %s", r.code, r.stderr)
+	}
+	entries(3) // as it was
+
+	if text := g.must("db", "restore", copied, "--yes"); !strings.HasPrefix(text, "restored node.db, control.db: 1 entries\n") {
+		t.Errorf("it says %s", text)
+	}
+	entries(1)
+}
+
 // newer makes an archive of the stopped server's databases with a schema of the future.
 func newer(t *testing.T, g *gateway, archive string) {
 	t.Helper()
@@ -148,13 +226,13 @@ func TestMigrate(t *testing.T) {
 		}
 	}
 	backups := func() []string {
-		found, err := filepath.Glob(filepath.Join(g.data, "backups", "carpool-*.tar.gz"))
+		found, err := filepath.Glob(filepath.Join(g.data, "backups", "upgrade-*.tar.gz"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return found
 	}
-	const older = `DROP TABLE budgets; DELETE FROM goose_db_version WHERE version_id >= 4`
+	const older = `DROP TABLE budgets; DROP TABLE rollups; DROP TABLE removals; DELETE FROM goose_db_version WHERE version_id >= 4`
 	change(older)
 	if text := g.must("db", "migrate", "--dry-run"); !strings.Contains(text, "would migrate") || !strings.Contains(text, "from schema version 3 to ") || len(backups()) > 0 {
 		t.Errorf("it says %s, and there are %v", text, backups())
@@ -177,8 +255,19 @@ func TestMigrate(t *testing.T) {
 	if g.decode(&v, "db", "verify"); v.Entries != 1 || len(v.Findings) > 0 {
 		t.Errorf("%+v", v)
 	}
+	// The last three stay, and those that somebody asked for.
+	g.must("db", "backup")
+	first := backups()[0]
+	for range 2 {
+		change(older)
+		g.must("db", "migrate")
+	}
+	asked, err := filepath.Glob(filepath.Join(g.data, "backups", "carpool-*.tar.gz"))
+	if kept := backups(); err != nil || len(asked) != 1 || len(kept) != 3 || kept[0] == first {
+		t.Errorf("%v and %v are kept, the first was %s", kept, asked, first)
+	}
 	change(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
-	if r := g.run("db", "migrate"); r.code != 1 || !strings.Contains(r.stderr, "has schema version 99999 and this Carpool knows up to") || len(backups()) != 2 {
+	if r := g.run("db", "migrate"); r.code != 1 || !strings.Contains(r.stderr, "has schema version 99999 and this Carpool knows up to") || len(backups()) != 3 {
 		t.Errorf("a newer one: %d %s", r.code, r.stderr)
 	}
 }
