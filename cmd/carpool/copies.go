@@ -27,7 +27,9 @@ func keepNewest(folder, begin, end string, keep int) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot list the backups: %w", err)
 	}
-	found = slices.DeleteFunc(found, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), begin) || !strings.HasSuffix(e.Name(), end) })
+	found = slices.DeleteFunc(found, func(e fs.DirEntry) bool {
+		return !strings.HasPrefix(e.Name(), begin) || !strings.HasSuffix(e.Name(), end)
+	})
 	for len(found) > keep {
 		if err := os.Remove(filepath.Join(folder, found[0].Name())); err != nil {
 			return fmt.Errorf("cannot remove an old backup: %w", err)

@@ -176,6 +176,9 @@ func TestRetentionSaysWhatItTook(t *testing.T) {
 	if usage.Totals.Requests != 4 || len(usage.Rows) != 1 {
 		t.Errorf("%+v", usage)
 	}
+	if s := must[control.Status](t)(p.socket.Status(ctx)); s.Entries != 4 {
+		t.Errorf("%d entries in the books", s.Entries)
+	}
 	report := must[control.Report](t)(p.socket.Report(ctx, control.ReportQuery{Since: "2026-11-01"}))
 	said("report", report.KeptFrom)
 	if report.TotalRequests != 4 || report.ActiveUsers != 1 || report.Sessions != 1 || report.TopTools[0].Count != 2 {

@@ -39,9 +39,9 @@ func entryFields(e *fleet.Entry) []any {
 	}
 }
 
-// Count returns how many entries there are.
+// Count returns how many entries there are and were before they were rolled up.
 func (s *Store) Count(ctx context.Context) (n int64, err error) {
-	if err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM entries`).Scan(&n); err != nil {
+	if err := s.db.QueryRowContext(ctx, `SELECT (SELECT COUNT(*) FROM entries) + (SELECT CAST(COALESCE(SUM(entries), 0) AS BIGINT) FROM removals)`).Scan(&n); err != nil {
 		return 0, fmt.Errorf("cannot count the entries: %w", err)
 	}
 	return n, nil
