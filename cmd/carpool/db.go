@@ -54,7 +54,7 @@ The files are read directly, so this runs on the server's machine with --config 
 			if err != nil {
 				return err
 			}
-			result, err := verifyBooks(cmd.Context(), cfg)
+			result, err := verifyBooks(cmd.Context(), cfg, nil)
 			if err != nil {
 				return err
 			}
@@ -69,8 +69,8 @@ The files are read directly, so this runs on the server's machine with --config 
 	}
 }
 
-// verifyBooks verifies the ledger against itself and against control's database.
-func verifyBooks(ctx context.Context, cfg *config.Config) (v *ledger.Verified, err error) {
+// verifyBooks verifies the ledger against itself and against control's database, with pauses that may be nil.
+func verifyBooks(ctx context.Context, cfg *config.Config, pause func(context.Context) error) (v *ledger.Verified, err error) {
 	books, err := control.OpenBooks(ctx, cfg.Control.Store.Path) // first: the ledger has all that control has
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func verifyBooks(ctx context.Context, cfg *config.Config) (v *ledger.Verified, e
 	if err != nil {
 		return nil, fmt.Errorf("prices: %w", err)
 	}
-	audit := ledger.Audit{Node: cfg.Node.Name, Cost: func(e *ledger.Entry) (int64, bool) {
+	audit := ledger.Audit{Node: cfg.Node.Name, Pause: pause, Cost: func(e *ledger.Entry) (int64, bool) {
 		r, whole := e.PriceRequest()
 		if !whole || e.PriceVersion != prices.Version() {
 			return 0, false
@@ -108,12 +108,7 @@ func verifyBooks(ctx context.Context, cfg *config.Config) (v *ledger.Verified, e
 	if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
 		return nil, err
 	}
-	for _, line := range damage {
-		v.Findings = append(v.Findings, ledger.Finding{
-			Check: "integrity", What: "control's database is damaged: " + line,
-			Do: "stop the server, move the file and its -wal file away and restore a backup",
-		})
-	}
+	v.Findings = append(v.Findings, ofControl(damage)...)
 	if drift != (control.Drift{}) {
 		v.Findings = append(v.Findings, ledger.Finding{
 			Check: "rollups", What: fmt.Sprintf("control's roll-ups have %+d requests, %+d tokens and %+d micro-dollars against the entries that they are made of",

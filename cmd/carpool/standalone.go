@@ -84,6 +84,9 @@ func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog
 	if err := a.backUpBeforeUpgrade(ctx, cfg, log); err != nil {
 		return nil, err
 	}
+	if err := checkAtStart(ctx, cfg, log); err != nil {
+		return nil, err
+	}
 	master, err := control.LoadMasterKey(key, rand.Reader)
 	if err != nil {
 		return nil, err
@@ -154,7 +157,7 @@ func (s *standalone) open(ctx context.Context, a *app, master control.MasterKey)
 	return nil
 }
 
-// follow keeps the node in touch with control, rolls up what is old, and makes backups, until Close, which lets the node ship what the ledger
+// follow keeps the node in touch with control, rolls up what is old, makes backups and verifies the books, until Close, which lets the node ship what the ledger
 // still holds.
 func (s *standalone) follow(ctx context.Context, now func() time.Time) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -165,6 +168,10 @@ func (s *standalone) follow(ctx context.Context, now func() time.Time) {
 	}
 	if s.cfg.Storage.BackupInterval > 0 {
 		loops.Go(func() { s.backUp(ctx, now) })
+	}
+	if s.cfg.Storage.VerifyInterval > 0 {
+		watch := newWatchBooks(s.cfg, s.log, s.registry, s.node.Warn)
+		loops.Go(func() { watch.run(ctx, now) })
 	}
 	s.closeLater(func() error {
 		stop()

@@ -155,6 +155,8 @@ type Storage struct {
 	Path           string        `key:"path" kind:"path" shown:"node.db in dataDir" doc:"The database file."`
 	Retention      time.Duration `key:"retention" default:"2160h" min:"0" doc:"How long the node's ledger keeps entries that the control plane has; 0 keeps them for ever. For the control plane's there is control.store.retention; what /v1/usage tells developers is what the ledger has."`
 	BackupInterval time.Duration `key:"backupInterval" default:"0" min:"0" doc:"How often a backup is made while the server runs; 0 makes none."`
+	VerifyInterval time.Duration `key:"verifyInterval" default:"24h" min:"0" doc:"How often the server verifies its books in the background, as carpool db verify does; 0 is never."`
+	OnDamage       string        `key:"onDamage" default:"refuse" enum:"refuse,warn" doc:"What happens when the look at the databases at the start finds damage: refuse ends the server, warn notes it and serves nevertheless."`
 }
 
 // Ledger is how the ledger keeps what it has.

@@ -92,7 +92,7 @@ var errHead = errors.New("it is not a signed head of a ledger, or was changed")
 func readHead(text string) (*Head, error) {
 	message, tail, ok := strings.Cut(text, "signature ")
 	signature, err := hex.DecodeString(strings.TrimSpace(tail))
-	if !ok || err != nil {
+	if !ok || err != nil || hex.EncodeToString(signature) != strings.TrimSpace(tail) {
 		return nil, errHead
 	}
 	h := &Head{}

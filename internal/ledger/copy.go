@@ -40,7 +40,7 @@ func Inspect(ctx context.Context, name string) (s Summary, err error) {
 	if id != applicationID {
 		return fail(errors.New("it is a database of another program"))
 	}
-	if s.Damage, err = integrity(ctx, db); err != nil {
+	if s.Damage, err = integrity(ctx, db, "PRAGMA integrity_check"); err != nil {
 		return fail(err)
 	}
 	if len(s.Damage) > 0 {

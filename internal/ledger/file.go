@@ -141,7 +141,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if id != applicationID && tables > 0 {
-		return errors.New("it is a database of another program; choose another file (storage.path)")
+		return errors.New("it is a database of another program; choose another file (storage.path), or restore a backup with carpool db restore if it was the ledger")
 	}
 	steps, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -156,7 +156,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if have > know {
-		return fmt.Errorf("its schema is version %d and this Carpool knows up to %d; run the newer Carpool that wrote it", have, know)
+		return fmt.Errorf("its schema is version %d and this Carpool knows up to %d; run the newer Carpool that wrote it; if there was none, restore a backup with carpool db restore", have, know)
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("cannot bring its schema up to date: %w", err)
@@ -168,7 +168,9 @@ func migrate(ctx context.Context, db *sql.DB) error {
 func explain(err error) error {
 	switch code(err) {
 	case sqlite3.SQLITE_NOTADB:
-		return fmt.Errorf("it is not an SQLite database; move it away or choose another file (storage.path): %w", err)
+		return fmt.Errorf("it is not an SQLite database; choose another file (storage.path), or restore a backup with carpool db restore if it was the ledger: %w", err)
+	case sqlite3.SQLITE_ERROR:
+		return fmt.Errorf("the file is not as Carpool made it; if it was damaged, restore a backup with carpool db restore: %w", err)
 	case sqlite3.SQLITE_CORRUPT:
 		return fmt.Errorf("the file is damaged; restore a backup with carpool db restore: %w", err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:

@@ -65,7 +65,7 @@ type item struct {
 type retired struct{ number, last int64 }
 
 func newMover(ctx context.Context, l *Ledger) (*mover, error) {
-	tx, err := newTransaction(ctx, l.file.write)
+	tx, err := newTransaction(ctx, l.file.write, l.file.path)
 	if err != nil {
 		return nil, err
 	}
@@ -377,7 +377,7 @@ func (m *mover) drop() {
 	path := m.ledger.file.path
 	err := m.tx.checkpoint()
 	if err == nil {
-		err = syncSegment(segmentPath(path, numbers[len(numbers)-1]+1))
+		err = syncFile(segmentPath(path, numbers[len(numbers)-1]+1))
 	}
 	if err == nil {
 		err = removeSegments(path, numbers)

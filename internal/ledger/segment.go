@@ -127,8 +127,8 @@ func (s *segment) read(visit func(body []byte) error) (at int, err error) {
 	return s.at + len(s.records), nil
 }
 
-// syncSegment writes a segment through to the disk.
-func syncSegment(path string) error {
+// syncFile writes a file of the ledger through to the disk.
+func syncFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // beside the ledger's file
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 // transaction is the mover's connection with its prepared statements and the state of the transaction in progress.
 // It adds charges up and writes each counter once per transaction.
 type transaction struct {
+	path string // of the database
 	conn *sql.Conn
 	stmt statements
 
@@ -71,12 +72,12 @@ const (
 		ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)`
 )
 
-func newTransaction(ctx context.Context, db *sql.DB) (*transaction, error) {
+func newTransaction(ctx context.Context, db *sql.DB, path string) (*transaction, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	tx := &transaction{conn: conn, charges: make(map[accountKey]charged), spent: make(map[slotKey]charged), used: make(map[string]int64)}
+	tx := &transaction{path: path, conn: conn, charges: make(map[accountKey]charged), spent: make(map[slotKey]charged), used: make(map[string]int64)}
 	s := &tx.stmt
 	for _, p := range []struct {
 		to  **sql.Stmt
@@ -244,6 +245,11 @@ func (tx *transaction) checkpoint() error {
 	}
 	if busy != 0 {
 		return errors.New("cannot write what is committed through to the disk: somebody else is at it")
+	}
+	if moved < frames { // someone reads an older state, and SQLite may not even have forced its log to the disk
+		if err := syncFile(tx.path + "-wal"); err != nil {
+			return fmt.Errorf("cannot write what is committed through to the disk: %w", explain(err))
+		}
 	}
 	return nil
 }

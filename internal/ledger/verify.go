@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"carpool/internal/quota"
 )
@@ -48,6 +48,8 @@ type Audit struct {
 	Node string
 	Key  ed25519.PublicKey // the node's
 	Copy Copy
+	// Pause, if not nil, is called between parts of the work, so that those who write to the database are not in its way for long.
+	Pause func(ctx context.Context) error
 	// Cost calculates what an entry costs by what is stored of it, where the prices that it names are known.
 	Cost func(*Entry) (micros int64, known bool)
 }
@@ -60,21 +62,12 @@ func Verify(ctx context.Context, path string, a Audit) (*Verified, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot verify the ledger: %w", err)
 	}
-	v := &verification{Audit: a, ctx: ctx, path: path, count: make(map[string]int), sums: make(map[accountKey]int64), spent: make(map[slotKey]int64)}
-	if err := v.run(); err != nil {
-		if code(err) != 0 {
-			v.find("integrity", restoreIt, "the database cannot be read: %v", err)
-			return &v.Verified, nil
-		}
-		return nil, fmt.Errorf("cannot verify the ledger %s: %w", path, err)
-	}
-	v.Hash = fmt.Sprintf("%x", v.at)
-	return &v.Verified, nil
+	return newVerification(ctx, path, a).verified(func(v *verification) error { return v.run(v.whole) })
 }
 
 const (
-	restoreIt = "stop the server, move the file and its -wal file away and restore a backup"
-	compareIt = "compare with a backup and with control's copy (carpool usage); somebody or something changed the file"
+	restoreIt = "stop the server and restore a backup with carpool db restore"
+	compareIt = "somebody or something changed the file: compare with a backup and with control's copy (carpool usage), or restore a backup with carpool db restore"
 )
 
 type verification struct {
@@ -82,17 +75,56 @@ type verification struct {
 	Verified
 	ctx  context.Context //nolint:containedctx // lives as long as the call of Verify
 	path string
+	db   *sql.DB
 	tx   *sql.Tx
 
 	count   map[string]int
 	sums    map[accountKey]int64
-	spent   map[slotKey]int64
+	spent   map[slotKey]spent
 	passed  int64
+	before  link // the entry after passed
 	skipped []Range
 	last    int64 // number of the entry before
 	at      link
 	broken  bool // the chain: what follows was told already
 }
+
+// spent is what entries were charged of a slot, and when it stops counting.
+type spent struct{ amount, ends int64 }
+
+func newVerification(ctx context.Context, path string, a Audit) *verification {
+	return &verification{Audit: a, ctx: ctx, path: path, count: make(map[string]int), sums: make(map[accountKey]int64), spent: make(map[slotKey]spent)}
+}
+
+// verified returns what a verification found. That a database cannot be read as one is a finding.
+func (v *verification) verified(run func(*verification) error) (*Verified, error) {
+	if err := run(v); err != nil {
+		if !unreadable(err) || v.ctx.Err() != nil {
+			return nil, fmt.Errorf("cannot verify the ledger %s: %w", v.path, explain(err))
+		}
+		v.find("integrity", restoreIt, "the database cannot be read: %v", err)
+		return &v.Verified, nil
+	}
+	v.Hash = fmt.Sprintf("%x", v.at)
+	return &v.Verified, nil
+}
+
+// unreadable reports whether an error tells of what is in a database, and not of how it can be reached.
+func unreadable(err error) bool {
+	if _, ok := errors.AsType[*contentError](err); ok {
+		return true
+	}
+	switch code(err) {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT:
+		return true
+	}
+	return false
+}
+
+// contentError says that a value in a database is not what is stored there.
+type contentError struct{ error }
+
+func (e *contentError) Unwrap() error { return e.error }
 
 func (v *verification) find(check, do, format string, args ...any) {
 	v.count[check]++
@@ -101,7 +133,8 @@ func (v *verification) find(check, do, format string, args ...any) {
 	}
 }
 
-func (v *verification) run() (err error) {
+// run opens the database for steps.
+func (v *verification) run(steps func() error) (err error) {
 	info, err := os.Stat(v.path)
 	if err != nil {
 		return err
@@ -109,6 +142,44 @@ func (v *verification) run() (err error) {
 	if info.Size() == 0 {
 		return errors.New("it is empty")
 	}
+	if v.db, err = sql.Open("sqlite", readOnly(v.path)); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.db.Close()) }()
+	if err := v.look(); err != nil {
+		return err
+	}
+	defer func() { _ = v.tx.Rollback() }() // nothing was written
+	if err := steps(); err != nil {
+		return err
+	}
+	for check, n := range v.count {
+		if n > mostFindings {
+			v.Findings = append(v.Findings, Finding{check, fmt.Sprintf("and %d more of these", n-mostFindings), "see the first of them"})
+		}
+	}
+	return nil
+}
+
+// look begins to look at one moment of the database.
+func (v *verification) look() (err error) {
+	v.tx, err = v.db.BeginTx(v.ctx, &sql.TxOptions{ReadOnly: true})
+	return err
+}
+
+// rest lets those go on who write, when it may take a while, and then looks at another moment.
+func (v *verification) rest() error {
+	if v.Pause == nil {
+		return nil
+	}
+	if err := v.tx.Rollback(); err != nil {
+		return err
+	}
+	return errors.Join(v.Pause(v.ctx), v.look())
+}
+
+// whole verifies everything.
+func (v *verification) whole() error {
 	copied, stop, err := v.pullCopy()
 	if err != nil {
 		return err
@@ -118,18 +189,6 @@ func (v *verification) run() (err error) {
 	if err != nil {
 		return err
 	}
-	dsn := url.URL{Scheme: "file", Path: urlPath(v.path), RawQuery: url.Values{
-		"mode": {"ro"}, "_pragma": {"busy_timeout(" + strconv.Itoa(busyTimeout) + ")", "query_only(1)"},
-	}.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if v.tx, err = db.BeginTx(v.ctx, &sql.TxOptions{ReadOnly: true}); err != nil {
-		return err
-	}
-	defer func() { _ = v.tx.Rollback() }() // nothing was written
 	for _, step := range []func() error{v.schema, v.integrity} {
 		if err := step(); err != nil {
 			return err
@@ -141,21 +200,15 @@ func (v *verification) run() (err error) {
 	if err := v.begin(); err != nil {
 		return err
 	}
-	if err := v.entries(copied); err != nil {
-		return err
+	v.at = v.before
+	for more := true; more; {
+		if more, err = v.entries(copied); err != nil {
+			return err
+		}
 	}
-	if err := v.counters(); err != nil {
-		return err
-	}
-	if err := v.budgets(); err != nil {
-		return err
-	}
-	if err := v.heads(signed); err != nil {
-		return err
-	}
-	for check, n := range v.count {
-		if n > mostFindings {
-			v.Findings = append(v.Findings, Finding{check, fmt.Sprintf("and %d more of these", n-mostFindings), "see the first of them"})
+	for _, step := range []func() error{func() error { return v.end(copied) }, v.counters, v.budgets, func() error { return v.heads(signed) }} {
+		if err := step(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -167,7 +220,7 @@ func (v *verification) schema() error {
 		return err
 	}
 	if id != applicationID {
-		return errors.New("it is a database of another program")
+		return errors.New("it is a database of another program; if it was the ledger, restore a backup with carpool db restore")
 	}
 	if err := v.tx.QueryRowContext(v.ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&have); err != nil {
 		return err
@@ -184,21 +237,54 @@ func (v *verification) schema() error {
 	case have < know:
 		return fmt.Errorf("its schema is version %d, from before this Carpool (%d); start the server once, which brings it up to date", have, know)
 	case have > know:
-		return fmt.Errorf("its schema is version %d and this Carpool knows up to %d; use the newer Carpool that wrote it", have, know)
+		return fmt.Errorf("its schema is version %d and this Carpool knows up to %d; use the newer Carpool that wrote it; if there was none, restore a backup with carpool db restore", have, know)
 	}
 	return nil
 }
 
+// integrity asks SQLite, table by table.
 func (v *verification) integrity() error {
-	wrong, err := integrity(v.ctx, v.tx)
+	rows, err := v.tx.QueryContext(v.ctx, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	checks := []string{"PRAGMA integrity_check"}
+	if v.Pause != nil {
+		checks = []string{"PRAGMA integrity_check(sqlite_schema)"}
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			checks = append(checks, `PRAGMA integrity_check("`+name+`")`)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, check := range checks {
+		wrong, err := integrity(v.ctx, v.tx, check)
+		if err != nil {
+			return err
+		}
+		v.damaged(wrong)
+		if err := v.rest(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *verification) damaged(wrong []string) {
 	for _, w := range wrong {
 		v.find("integrity", restoreIt, "the ledger's database is damaged: %s", w)
 	}
-	return err
 }
 
-func integrity(ctx context.Context, q querier) (wrong []string, err error) {
-	rows, err := q.QueryContext(ctx, "PRAGMA integrity_check")
+// integrity runs one of SQLite's own checks.
+func integrity(ctx context.Context, q querier, check string) (wrong []string, err error) {
+	rows, err := q.QueryContext(ctx, check)
 	if err != nil {
 		return nil, err
 	}
@@ -216,10 +302,22 @@ func integrity(ctx context.Context, q querier) (wrong []string, err error) {
 }
 
 func (v *verification) begin() (err error) {
-	if v.passed, v.at, v.skipped, err = readChain(v.ctx, v.tx); err != nil {
+	if v.passed, v.before, v.skipped, err = readChain(v.ctx, v.tx); err != nil {
 		return err
 	}
 	return v.tx.QueryRowContext(v.ctx, `SELECT count(*) FROM openings`).Scan(&v.Open)
+}
+
+// errMoved means that entries were pruned or got other numbers between two parts of a verification.
+var errMoved = errors.New("old entries were removed meanwhile; it is tried again later")
+
+// same makes sure that what was verified so far is still there.
+func (v *verification) same() error {
+	passed, _, skipped, err := readChain(v.ctx, v.tx)
+	if err == nil && (passed != v.passed || len(skipped) != len(v.skipped)) {
+		err = errMoved
+	}
+	return err
 }
 
 // stored is a row of the table entries.
@@ -230,31 +328,41 @@ type stored struct {
 	body, hash []byte
 }
 
-func (v *verification) entries(c *copied) error {
+// part is how many entries are verified between pauses.
+const part = 500
+
+// entries verifies those that come next, and reports whether there may be more.
+func (v *verification) entries(c *copied) (more bool, err error) {
+	limit := int64(-1)
+	if v.Pause != nil {
+		limit = part
+		if err := errors.Join(v.rest(), v.same()); err != nil {
+			return false, err
+		}
+	}
 	rows, err := v.tx.QueryContext(v.ctx, `SELECT seq, node, id, user_name, endpoint, outcome, started_at, day, month,
-		input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, charges, body, hash FROM entries ORDER BY seq`)
+		input, output, cache_read, cache_write_5m, cache_write_1h, thinking, quota_tokens, charges, body, hash FROM entries
+		WHERE seq > ? ORDER BY seq LIMIT ?`, v.last, limit)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer rows.Close()
-	for rows.Next() {
+	n := int64(0)
+	for ; rows.Next(); n++ {
 		var s stored
 		var started int64
 		var body, hash sql.RawBytes
 		if err := rows.Scan(&s.Seq, &s.Node, &s.ID, &s.User, &s.Endpoint, &s.Outcome, &started, &s.day, &s.month,
 			&s.InputTokens, &s.OutputTokens, &s.CacheReadTokens, &s.CacheWrite5mTokens, &s.CacheWrite1hTokens, &s.ThinkingTokens,
 			&s.QuotaTokens, &s.charges, &body, &hash); err != nil {
-			return err
+			return false, &contentError{err}
 		}
 		s.body, s.hash = body, hash
 		if err := v.entry(&s, started, c); err != nil {
-			return err
+			return false, err
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	return v.end(c)
+	return n == limit, rows.Err()
 }
 
 func (v *verification) entry(s *stored, started int64, c *copied) error {
@@ -271,7 +379,8 @@ func (v *verification) entry(s *stored, started int64, c *copied) error {
 		v.find("entries", compareIt, "what entry %d (%s) was charged to cannot be read: %v", s.Seq, s.ID, err)
 	}
 	for i := range charges {
-		v.spent[charges[i].slotKey] += charges[i].amount
+		c := &charges[i]
+		v.spent[c.slotKey] = spent{v.spent[c.slotKey].amount + c.amount, c.ends.Unix()}
 	}
 	e, err := decode(s.body, s.Node, s.Seq)
 	if err != nil {
@@ -335,135 +444,5 @@ func (v *verification) end(c *copied) error {
 	}
 	v.numbers(acknowledged + 1)
 	v.LastSeq = max(v.LastSeq, acknowledged)
-	return v.rest(c)
-}
-
-func (v *verification) counters() error {
-	rows, err := v.tx.QueryContext(v.ctx, `SELECT user_name, period, label, used, waived, pruned FROM counters ORDER BY user_name, period, label`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	const do = "see which requests are meant with carpool usage; carpool quota reset sets a window that counts too much to nothing"
-	for rows.Next() {
-		var key accountKey
-		var used, waived, pruned int64
-		if err := rows.Scan(&key.user, &key.window, &key.label, &used, &waived, &pruned); err != nil {
-			return err
-		}
-		v.Counters++
-		if has, want := used+waived, v.sums[key]+pruned; has != want {
-			v.find("counters", do, "%s quota of %s in %s: the counter says %d tokens and the entries add up to %d: a drift of %d",
-				key.window, key.user, key.label, has, want, has-want)
-		}
-		delete(v.sums, key)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	for key, sum := range v.sums {
-		v.find("counters", do, "%s quota of %s in %s: there is no counter and the entries add up to %d tokens", key.window, key.user, key.label, sum)
-	}
-	return nil
-}
-
-// budgets compares what is counted of budgets with what the entries were charged to.
-func (v *verification) budgets() error {
-	rows, err := v.tx.QueryContext(v.ctx, `SELECT budget, subject, series, label, used, pruned FROM budget_counters ORDER BY budget, subject, series, label`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	const do = "see which requests are meant with carpool usage; a budget of another name begins anew"
-	for rows.Next() {
-		var key slotKey
-		var used, pruned int64
-		if err := rows.Scan(&key.budget, &key.subject, &key.series, &key.label, &used, &pruned); err != nil {
-			return err
-		}
-		v.Counters++
-		if want := v.spent[key] + pruned; used != want {
-			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says %d and the entries add up to %d: a drift of %d",
-				key.budget, key.subject, key.label, key.series, used, want, used-want)
-		}
-		delete(v.spent, key)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	for key, sum := range v.spent {
-		if sum != 0 {
-			v.find("budgets", do, "budget %s of %s in %s (%s): there is no counter and the entries add up to %d", key.budget, key.subject, key.label, key.series, sum)
-		}
-	}
-	return nil
-}
-
-// heads are the files with signed heads beside the database.
-type heads struct{ beside, aside string }
-
-func (v *verification) readHeads() (h heads, err error) {
-	for suffix, to := range map[string]*string{headSuffix: &h.beside, headSuffix + asideSuffix: &h.aside} {
-		text, err := os.ReadFile(v.path + suffix)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return heads{}, err
-		}
-		*to = string(text)
-	}
-	return h, nil
-}
-
-func (v *verification) heads(files heads) error {
-	var inside string
-	if err := v.tx.QueryRowContext(v.ctx, `SELECT signed FROM chain`).Scan(&inside); err != nil {
-		return err
-	}
-	if inside != "" {
-		if err := v.head("the signed head in the database", inside, true); err != nil {
-			return err
-		}
-	}
-	if files.beside != "" && files.beside != inside {
-		if err := v.head("the signed head in "+v.path+headSuffix, files.beside, false); err != nil {
-			return err
-		}
-	}
-	if inside == "" && v.Audit.Key != nil && v.Chained > 0 {
-		v.find("signature", compareIt, "there is a key of the node and the database has no signed head")
-	}
-	if files.aside != "" {
-		v.find("signature", "compare it with a backup; when a restored backup is the cause, remove the file",
-			"%s is a signed head that the ledger did not have when the server started", v.path+headSuffix+asideSuffix)
-	}
-	return nil
-}
-
-func (v *verification) head(where, text string, inside bool) error {
-	h, err := readHead(text)
-	if err != nil {
-		v.find("signature", compareIt, "%s: %v", where, err)
-		return nil
-	}
-	if v.Audit.Key != nil && !v.Audit.Key.Equal(h.Key) {
-		v.find("signature", "put the node's key back that belongs to the ledger; with a new one, what was signed before proves nothing",
-			"%s was signed with the key %s and the node has %s", where, KeyID(h.Key), KeyID(v.Audit.Key))
-	}
-	if inside {
-		v.Signed, v.Verified.Key = h.Seq, KeyID(h.Key)
-		begins, before, skipped, err := readChain(v.ctx, v.tx)
-		if err != nil {
-			return err
-		}
-		if h.Passed != begins || h.Before != before || !slices.EqualFunc(h.Skipped, skipped, func(a, b Range) bool {
-			return a.First == b.First && a.Last == b.Last && a.At.Equal(b.At)
-		}) {
-			v.find("signature", compareIt, "%s: the chain began after entry %d, and does no more", where, h.Passed)
-		}
-	}
-	known, err := h.isIn(v.ctx, v.tx)
-	if err == nil && !known {
-		v.find("signature", compareIt+"; or an older copy took its place", "%s: entry %d as signed at %s is not in the ledger: what is at its end was removed or changed",
-			where, h.Seq, h.At.UTC().Format("2006-01-02 15:04:05"))
-	}
-	return err
+	return v.remaining(c)
 }

@@ -85,7 +85,7 @@ func (v *verification) compare(c *copied, e *Entry) error {
 	return err
 }
 
-func (v *verification) rest(c *copied) error {
+func (v *verification) remaining(c *copied) error {
 	for c != nil && c.entry != nil {
 		v.onlyCopied(c.entry)
 		if err := c.advance(); err != nil {

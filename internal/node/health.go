@@ -33,6 +33,9 @@ func (n *Node) health(w wire.Writer, r *web.Request) error {
 		Status: "healthy", Service: "carpool", Timestamp: now.UTC().Format("2006-01-02T15:04:05.000Z"),
 		Uptime: int64(now.Sub(n.started) / time.Second), NodeID: n.name, Connected: n.connected.Load(), Version: n.version,
 	}
+	if warning := n.warning.Load(); warning != nil {
+		answer.Problem = *warning
+	}
 	if err := n.ledger.Ready(); err != nil {
 		answer.Status, answer.Problem = "unhealthy", "the ledger cannot write; see the log"
 	} else if n.draining.Load() {

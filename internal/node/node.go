@@ -54,6 +54,7 @@ type Node struct {
 	retention time.Duration
 	draining  atomic.Bool
 	connected atomic.Bool
+	warning   atomic.Pointer[string] // see Warn
 
 	mu      sync.Mutex
 	refused int64  // version of a newer document that did not compile
@@ -121,6 +122,9 @@ func (n *Node) Run(ctx context.Context) {
 
 // Drain makes the node unready: load balancers stop sending to it, what runs goes on.
 func (n *Node) Drain() { n.draining.Store(true) }
+
+// Warn has health checks tell of a problem that does not keep the node from serving, until it is "".
+func (n *Node) Warn(problem string) { n.warning.Store(&problem) }
 
 // Handle answers everything a node serves. It is a web.Handler.
 func (n *Node) Handle(ctx context.Context, w wire.Writer, r *web.Request) error {

@@ -63,7 +63,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 // advise says what to do about a file that SQLite cannot read.
 func advise(err error) error {
 	if text := err.Error(); strings.Contains(text, "not a database") || strings.Contains(text, "malformed") {
-		return fmt.Errorf("the file is damaged or no database; put a backup in its place, without the -wal and -shm files beside it: %w", err)
+		return fmt.Errorf("the file is damaged or no database; restore a backup with carpool db restore: %w", err)
 	}
 	return err
 }

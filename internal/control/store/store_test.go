@@ -67,7 +67,7 @@ func TestUnusableDatabases(t *testing.T) {
 			t.Errorf("%s opened: %v", path, s.Close())
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("not one line: %v", err)
-		} else if path == garbage && (!strings.Contains(err.Error(), "put a backup in its place") || !strings.Contains(err.Error(), garbage)) {
+		} else if path == garbage && (!strings.Contains(err.Error(), "carpool db restore") || !strings.Contains(err.Error(), garbage)) {
 			t.Errorf("does not say what to do: %v", err)
 		}
 	}

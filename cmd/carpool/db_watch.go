@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"carpool/internal/config"
+	"carpool/internal/control"
+	"carpool/internal/ledger"
+)
+
+const (
+	startCheck  = 5 * time.Second  // for a look at control's database before it is opened
+	firstVerify = 10 * time.Minute // after the start, so that a server that is often restarted verifies its books, too
+	verifyShare = 4                // of the time, one part is for verifying
+)
+
+// checkAtStart refuses databases that are damaged, as far as that can be seen in some seconds. Of one that cannot be read at
+// all its opening tells.
+func checkAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	var findings []ledger.Finding
+	if v, err := ledger.VerifyStart(ctx, cfg.Storage.Path); err == nil {
+		findings = v.Findings
+	}
+	if damage, err := controlDamage(ctx, cfg.Control.Store.Path); err == nil {
+		findings = append(findings, damage...)
+	}
+	if len(findings) == 0 {
+		return nil
+	}
+	if cfg.Storage.OnDamage == "warn" {
+		logFindings(ctx, log, findings)
+		return nil
+	}
+	first, others := findings[0], ""
+	if n := len(findings) - 1; n > 0 {
+		others = fmt.Sprintf(" (and %d more, see carpool db verify)", n)
+	}
+	return fmt.Errorf("the books in %s are damaged, and nothing is served from them: %s: %s%s; restore the last backup with 'carpool db restore FILE --data %s', "+
+		"or set storage.onDamage to warn to serve nevertheless", cfg.DataDir, first.Check, first.What, others, shellQuote(cfg.DataDir))
+}
+
+// controlDamage looks through control's database.
+func controlDamage(ctx context.Context, path string) (findings []ledger.Finding, err error) {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil, nil
+	}
+	books, err := control.OpenBooks(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := books.QuickDamage(ctx, startCheck)
+	if err := errors.Join(err, books.Close()); err != nil {
+		return nil, err
+	}
+	return ofControl(lines), nil
+}
+
+// ofControl makes findings of what SQLite says of control's database.
+func ofControl(lines []string) (findings []ledger.Finding) {
+	for _, line := range lines {
+		findings = append(findings, ledger.Finding{
+			Check: "integrity", What: "control's database is damaged: " + line, Do: "stop the server and restore a backup with carpool db restore",
+		})
+	}
+	return findings
+}
+
+func logFindings(ctx context.Context, log *slog.Logger, findings []ledger.Finding) {
+	for _, f := range findings {
+		log.ErrorContext(ctx, "the books are not as they should be", slog.String("check", f.Check), slog.String("what", f.What), slog.String("do", f.Do))
+	}
+}
+
+// watchBooks verifies the books while the server runs, now and then and without haste.
+type watchBooks struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	warn     func(problem string) // what health checks are to say; "" for nothing
+	at       prometheus.Gauge
+	findings prometheus.Gauge
+	failures prometheus.Counter
+}
+
+func newWatchBooks(cfg *config.Config, log *slog.Logger, registry prometheus.Registerer, warn func(string)) *watchBooks {
+	w := &watchBooks{
+		cfg: cfg, log: log, warn: warn,
+		at: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "carpool_ledger_verify_timestamp_seconds", Help: "When the last verification of the books ended; 0 before the first one.",
+		}),
+		findings: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "carpool_ledger_verify_findings", Help: "What the last verification of the books found to be wrong.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "carpool_ledger_verify_failures_total", Help: "Verifications of the books that could not be carried out.",
+		}),
+	}
+	registry.MustRegister(w.at, w.findings, w.failures)
+	return w
+}
+
+// run verifies at each interval until ctx ends.
+func (w *watchBooks) run(ctx context.Context, now func() time.Time) {
+	interval := w.cfg.Storage.VerifyInterval
+	timer := time.NewTimer(min(interval, firstVerify))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if err := w.once(ctx, now); err != nil && ctx.Err() == nil {
+			w.failures.Inc()
+			w.log.ErrorContext(ctx, "cannot verify the books", slog.String("error", err.Error()))
+		}
+		timer.Reset(interval)
+	}
+}
+
+func (w *watchBooks) once(ctx context.Context, now func() time.Time) error {
+	begun := now()
+	v, err := verifyBooks(ctx, w.cfg, unhurried())
+	if err != nil {
+		return err
+	}
+	w.at.Set(float64(now().UnixMilli()) / 1000)
+	w.findings.Set(float64(len(v.Findings)))
+	if len(v.Findings) == 0 {
+		w.warn("")
+		w.log.InfoContext(ctx, "the books are verified", slog.Int64("entries", v.Entries), slog.Int64("counters", v.Counters), slog.Int64("tookMs", now().Sub(begun).Milliseconds()))
+		return nil
+	}
+	var names []string
+	for _, f := range v.Findings {
+		if !slices.Contains(names, f.Check) {
+			names = append(names, f.Check)
+		}
+	}
+	w.warn("the books are not as they should be (" + strings.Join(names, ", ") + "); see the log and carpool db verify")
+	logFindings(ctx, w.log, v.Findings)
+	return nil
+}
+
+// unhurried returns a pause that leaves most of the time to others.
+func unhurried() func(context.Context) error {
+	since := time.Now()
+	return func(ctx context.Context) error {
+		timer := time.NewTimer(time.Since(since) * (verifyShare - 1))
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+		since = time.Now()
+		return nil
+	}
+}

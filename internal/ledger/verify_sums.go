@@ -1,0 +1,159 @@
+package ledger
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"carpool/internal/quota"
+)
+
+func (v *verification) counters() error {
+	rows, err := v.tx.QueryContext(v.ctx, `SELECT user_name, period, label, ends_at, used, waived, pruned FROM counters ORDER BY user_name, period, label`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	const do = "see which requests are meant with carpool usage; carpool quota reset sets a window that counts too much to nothing, carpool db restore puts a backup back"
+	for rows.Next() {
+		var key accountKey
+		var ends, used, waived, pruned int64
+		if err := rows.Scan(&key.user, &key.window, &key.label, &ends, &used, &waived, &pruned); err != nil {
+			return &contentError{err}
+		}
+		v.Counters++
+		if !key.endsAt(ends) {
+			v.find("counters", do, "%s quota of %s in %s: the counter says that it ends at %s", key.window, key.user, key.label, time.Unix(ends, 0).UTC().Format(time.RFC3339))
+		}
+		if has, want := used+waived, v.sums[key]+pruned; has != want {
+			v.find("counters", do, "%s quota of %s in %s: the counter says %d tokens and the entries add up to %d: a drift of %d",
+				key.window, key.user, key.label, has, want, has-want)
+		}
+		delete(v.sums, key)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	for key, sum := range v.sums {
+		v.find("counters", do, "%s quota of %s in %s: there is no counter and the entries add up to %d tokens", key.window, key.user, key.label, sum)
+	}
+	return nil
+}
+
+// endsAt reports whether the window can end at a time, in whatever time zone.
+func (k accountKey) endsAt(unix int64) bool {
+	start, err := time.Parse(map[quota.Window]string{quota.Daily: "2006-01-02", quota.Monthly: "2006-01"}[k.window], k.label)
+	if err != nil {
+		return false
+	}
+	const furthest = 14 * time.Hour
+	return time.Unix(unix, 0).Sub(k.window.Period(start, time.UTC).End).Abs() <= furthest
+}
+
+// budgets compares what is counted of budgets with what the entries were charged to.
+func (v *verification) budgets() error {
+	rows, err := v.tx.QueryContext(v.ctx, `SELECT budget, subject, series, label, ends_at, used, pruned FROM budget_counters ORDER BY budget, subject, series, label`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	const do = "see which requests are meant with carpool usage; a budget of another name begins anew, carpool db restore puts a backup back"
+	for rows.Next() {
+		var key slotKey
+		var ends, used, pruned int64
+		if err := rows.Scan(&key.budget, &key.subject, &key.series, &key.label, &ends, &used, &pruned); err != nil {
+			return &contentError{err}
+		}
+		v.Counters++
+		entries, known := v.spent[key]
+		if known && entries.ends != ends {
+			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says that it ends at %s and the entries say %s",
+				key.budget, key.subject, key.label, key.series, time.Unix(ends, 0).UTC().Format(time.RFC3339), time.Unix(entries.ends, 0).UTC().Format(time.RFC3339))
+		}
+		if want := entries.amount + pruned; used != want {
+			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says %d and the entries add up to %d: a drift of %d",
+				key.budget, key.subject, key.label, key.series, used, want, used-want)
+		}
+		delete(v.spent, key)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	for key, sum := range v.spent {
+		if sum.amount != 0 {
+			v.find("budgets", do, "budget %s of %s in %s (%s): there is no counter and the entries add up to %d", key.budget, key.subject, key.label, key.series, sum.amount)
+		}
+	}
+	return nil
+}
+
+// heads are the files with signed heads beside the database.
+type heads struct{ beside, aside string }
+
+func (v *verification) readHeads() (h heads, err error) {
+	for suffix, to := range map[string]*string{headSuffix: &h.beside, headSuffix + asideSuffix: &h.aside} {
+		text, err := os.ReadFile(v.path + suffix)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return heads{}, err
+		}
+		*to = string(text)
+	}
+	return h, nil
+}
+
+func (v *verification) heads(files heads) error {
+	var inside string
+	if err := v.tx.QueryRowContext(v.ctx, `SELECT signed FROM chain`).Scan(&inside); err != nil {
+		return err
+	}
+	if inside != "" {
+		if err := v.head("the signed head in the database", inside, true); err != nil {
+			return err
+		}
+	}
+	if files.beside != "" && files.beside != inside {
+		if err := v.head("the signed head in "+v.path+headSuffix, files.beside, false); err != nil {
+			return err
+		}
+	}
+	if inside == "" && v.Audit.Key != nil && v.Chained > 0 {
+		v.find("signature", compareIt, "there is a key of the node and the database has no signed head")
+	}
+	if files.aside != "" {
+		v.find("signature", "compare it with a backup; when a restored backup is the cause, remove the file",
+			"%s is a signed head that the ledger did not have when the server started", v.path+headSuffix+asideSuffix)
+	}
+	return nil
+}
+
+func (v *verification) head(where, text string, inside bool) error {
+	h, err := readHead(text)
+	if err != nil {
+		v.find("signature", compareIt, "%s: %v", where, err)
+		return nil
+	}
+	if v.Audit.Key != nil && !v.Audit.Key.Equal(h.Key) {
+		v.find("signature", "put the node's key back that belongs to the ledger; with a new one, what was signed before proves nothing",
+			"%s was signed with the key %s and the node has %s", where, KeyID(h.Key), KeyID(v.Audit.Key))
+	}
+	if inside {
+		v.Signed, v.Verified.Key = h.Seq, KeyID(h.Key)
+		begins, before, skipped, err := readChain(v.ctx, v.tx)
+		if err != nil {
+			return err
+		}
+		if h.Passed != begins || h.Before != before || !slices.EqualFunc(h.Skipped, skipped, func(a, b Range) bool {
+			return a.First == b.First && a.Last == b.Last && a.At.Equal(b.At)
+		}) {
+			v.find("signature", compareIt, "%s: the chain began after entry %d, and does no more", where, h.Passed)
+		}
+	}
+	known, err := h.isIn(v.ctx, v.tx)
+	if err == nil && !known {
+		v.find("signature", compareIt+"; or an older copy took its place", "%s: entry %d as signed at %s is not in the ledger: what is at its end was removed or changed",
+			where, h.Seq, h.At.UTC().Format("2006-01-02 15:04:05"))
+	}
+	return err
+}
