@@ -158,7 +158,8 @@ func newRigAt(t testing.TB, answer http.HandlerFunc, edit func(*policy.Document)
 	}
 	t.Cleanup(func() { _ = r.ledger.Close() })
 	pool := upstream.NewPool(upstream.Options{
-		Client: wire.NewClient(wire.ClientOptions{HeaderTimeout: 5 * time.Second, DialTimeout: time.Second, IdleTimeout: time.Second, IdlePerUpstream: 64}),
+		// A busy machine needs seconds for hundreds of connections; no test waits for these to pass.
+		Client: wire.NewClient(wire.ClientOptions{HeaderTimeout: time.Minute, DialTimeout: time.Minute, IdleTimeout: time.Second, IdlePerUpstream: 64}),
 		Log:    log, Registerer: r.registry, Now: time.Now, Random: func(int) int { return 0 },
 	})
 	t.Cleanup(pool.Close)
