@@ -43,9 +43,11 @@ func TestErrors(t *testing.T) {
 		{ErrUpstream(cause), 502, "api_error", "No upstream could answer this request; try again in a moment.", nil},
 		{ErrUpstreamTimeout(cause), 504, "timeout_error", "The upstream did not answer in time; try again in a moment.", nil},
 		{ErrDraining(), 503, "api_error", "This gateway is restarting; try again in a moment.", []HeaderField{{"retry-after", "2"}}},
-		{ErrUnwritable(cause), 503, "api_error", "This gateway cannot write its books, so the request was not sent; try again in a moment. " +
-			"If it lasts, the operator should make room on the gateway's disk or make its data writable again; the server's log says what is wrong.",
-			[]HeaderField{{"retry-after", "5"}}},
+		{
+			ErrUnwritable(cause), 503, "api_error", "This gateway cannot write its books, so the request was not sent; try again in a moment. " +
+				"If it lasts, the operator should make room on the gateway's disk or make its data writable again; the server's log says what is wrong.",
+			[]HeaderField{{"retry-after", "5"}},
+		},
 		{ErrInternal(cause), 500, "api_error", "Internal server error.", nil},
 	}
 	for _, tt := range tests {

@@ -108,8 +108,8 @@ func (p *process) growth(limit uint64) {
 
 const noLimit = ^uint64(0)
 
-// load is developers who go on asking whatever they are told.
-type load struct {
+// askers are developers who go on asking whatever they are told.
+type askers struct {
 	served, refused atomic.Int64
 	stop            chan struct{}
 	workers         sync.WaitGroup
@@ -119,13 +119,13 @@ type load struct {
 }
 
 const (
-	loadWorkers = 6
-	heldStreams = 10
+	askersAtOnce = 6
+	heldStreams  = 10
 )
 
-func startLoad(t *testing.T, g *gateway) *load {
-	l := &load{stop: make(chan struct{})}
-	for range loadWorkers {
+func startAskers(t *testing.T, g *gateway) *askers {
+	l := &askers{stop: make(chan struct{})}
+	for range askersAtOnce {
 		l.workers.Go(func() {
 			pace := time.NewTicker(20 * time.Millisecond)
 			defer pace.Stop()
@@ -160,7 +160,7 @@ func more(t *testing.T, what string, n int64, of *atomic.Int64) {
 	eventually(t, callPatience, fmt.Sprintf("%d more requests are %s", n, what), func() bool { return of.Load() >= want })
 }
 
-func (l *load) end() {
+func (l *askers) end() {
 	close(l.stop)
 	l.workers.Wait()
 }
@@ -185,7 +185,7 @@ func refuseBooks(t *testing.T, dir string, refuse, allow func(*gateway), logged 
 	g := configured(t, dir, sim.url, "drainTimeout: 5s")
 	streams := 0
 	for range 2 {
-		l := startLoad(t, g)
+		l := startAskers(t, g)
 		more(t, "served", 20, &l.served)
 		var running sync.WaitGroup
 		for range heldStreams {
@@ -210,8 +210,8 @@ func refuseBooks(t *testing.T, dir string, refuse, allow func(*gateway), logged 
 			t.Fatalf("release: status %d", r.status)
 		}
 		running.Wait()
-		if n := g.metric("carpool_ledger_waiting_entries"); n < 1 || n > heldStreams+loadWorkers {
-			t.Errorf("%v entries wait, want 1 to %d", n, heldStreams+loadWorkers)
+		if n := g.metric("carpool_ledger_waiting_entries"); n < 1 || n > heldStreams+askersAtOnce {
+			t.Errorf("%v entries wait, want 1 to %d", n, heldStreams+askersAtOnce)
 		}
 		more(t, "refused", 20, &l.refused)
 
