@@ -56,7 +56,7 @@ test-unit: test-deps ## Only the unit tests, with -race; PKG=./internal/gateway/
 test-e2e: test-deps ## Only the end-to-end tests; RUN=TestName narrows it
 	@scripts/test e2e $(RUN)
 
-soak: ## Kill a server under load KILLS times (50) and reconcile its books, 6 to 10 minutes
+soak: ## Kill a server under load KILLS times (50) and reconcile its books, at most 10 minutes
 	$(GO) test ./test/e2e -run '^TestKilled$$' -count 1 -timeout 15m -v -args -kills $(KILLS)
 
 fuzz: ## Run every fuzz target for FUZZTIME (10s)

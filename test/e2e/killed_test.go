@@ -98,7 +98,7 @@ func (s *soak) cycle() {
 	since := time.Now()
 	ctx, stop := context.WithCancel(s.t.Context())
 	defer stop()
-	l := startLoad(ctx, s.t, s.g, fmt.Sprintf("soak-%d", s.kills))
+	l := startTraffic(ctx, s.t, s.g, fmt.Sprintf("soak-%d", s.kills))
 	<-time.After(500*time.Millisecond + rand.N(4*time.Second))
 	s.g.proc.kill()
 	stop()

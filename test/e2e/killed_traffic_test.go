@@ -59,8 +59,8 @@ type request struct {
 	refusal  string // type of the error that the client saw
 }
 
-// load is clients that send requests, whatever becomes of the ones before.
-type load struct {
+// traffic is clients that send requests, whatever becomes of the ones before.
+type traffic struct {
 	t      testing.TB
 	g      *gateway
 	client *http.Client
@@ -72,10 +72,10 @@ type load struct {
 	sent    map[string]*request // by the id that the client gave it
 }
 
-// startLoad has clients send requests for as long as ctx lasts.
-func startLoad(ctx context.Context, t testing.TB, g *gateway, prefix string) *load {
+// startTraffic has clients send requests for as long as ctx lasts.
+func startTraffic(ctx context.Context, t testing.TB, g *gateway, prefix string) *traffic {
 	transport := &http.Transport{MaxIdleConnsPerHost: rate, DisableCompression: true}
-	l := &load{t: t, g: g, client: &http.Client{Transport: transport, Timeout: callPatience}, prefix: prefix, sent: map[string]*request{}}
+	l := &traffic{t: t, g: g, client: &http.Client{Transport: transport, Timeout: callPatience}, prefix: prefix, sent: map[string]*request{}}
 	for _, k := range kinds() {
 		for range k.weight {
 			l.mix = append(l.mix, k)
@@ -96,14 +96,14 @@ func startLoad(ctx context.Context, t testing.TB, g *gateway, prefix string) *lo
 }
 
 // end waits for all clients, and returns what they sent.
-func (l *load) end() map[string]*request {
+func (l *traffic) end() map[string]*request {
 	l.clients.Wait()
 	l.client.CloseIdleConnections()
 	return l.sent
 }
 
 // ask sends a request and reads what comes.
-func (l *load) ask(n int) {
+func (l *traffic) ask(n int) {
 	k := &l.mix[rand.IntN(len(l.mix))]
 	who := &drivers()[rand.IntN(len(drivers()))]
 	models := []string{"claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-5"}
