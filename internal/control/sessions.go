@@ -108,8 +108,11 @@ type agent struct {
 	placed     bool
 }
 
+// deepest is how far below the main agent an agent hangs. No honest session nears it; a made-up chain must not be as deep as it is long.
+const deepest = 64
+
 // agentTree orders sums by agent, parent and model as a tree. Clients say who spawned whom and may say anything: an agent that would not hang
-// below the main agent hangs directly below it.
+// below the main agent, or too far below it, hangs directly below it.
 func agentTree(sums []store.Sum) []SessionAgent {
 	agents := map[string]*agent{"": {}}
 	for _, s := range sums {
@@ -143,7 +146,7 @@ func agentTree(sums []store.Sum) []SessionAgent {
 	}
 	var tree []SessionAgent
 	tree = agents[""].appendTo(tree, 0)
-	for _, a := range spawned { // what is left goes round in circles
+	for _, a := range spawned { // what is left goes round in circles or is too deep
 		if !a.placed {
 			below := len(tree)
 			tree = a.appendTo(tree, 1)
@@ -156,7 +159,7 @@ func agentTree(sums []store.Sum) []SessionAgent {
 	return tree
 }
 
-// appendTo appends the agent and those below it, each once.
+// appendTo appends the agent and those below it down to the deepest, each once.
 func (a *agent) appendTo(tree []SessionAgent, depth int) []SessionAgent {
 	a.placed = true
 	slices.SortFunc(a.models, func(a, b SessionModel) int {
@@ -172,7 +175,7 @@ func (a *agent) appendTo(tree []SessionAgent, depth int) []SessionAgent {
 		tree[at].Models = []SessionModel{}
 	}
 	for _, child := range a.children {
-		if child.placed {
+		if child.placed || depth == deepest {
 			continue
 		}
 		first := len(tree)

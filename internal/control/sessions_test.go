@@ -113,6 +113,33 @@ func TestSessionTree(t *testing.T) {
 	})
 }
 
+// What clients say of parents is shown without following it as deep or as long as they like.
+func TestSessionMadeUpChains(t *testing.T) {
+	const long = 150
+	p := open(t, t.TempDir())
+	batch := fleet.UsageBatch{Node: "n1"}
+	ship := func(session, agent, parent string) {
+		batch.Entries = append(batch.Entries, agentEntry(int64(len(batch.Entries)+1), session, agent, parent, 1))
+	}
+	for i := range long {
+		ship("chain", fmt.Sprint("a", i), fmt.Sprint("a", i-1))
+		ship("backwards", fmt.Sprint("a", long-i), fmt.Sprint("a", long-i-1))
+		ship("circle", fmt.Sprint("a", i), fmt.Sprint("a", (i+1)%long))
+	}
+	ship("itself", "a", "a")
+	must[int64](t)(p.Link("n1").Ship(t.Context(), batch))
+	for session, want := range map[string]int64{"chain": long, "backwards": long, "circle": long, "itself": 1} {
+		got := must[control.SessionDetail](t)(p.socket.Session(t.Context(), session))
+		seen, deepest := map[string]bool{}, 0
+		for _, a := range got.Tree {
+			seen[a.ID], deepest = true, max(deepest, a.Depth)
+		}
+		if main := got.Tree[0]; main.Agents != want || main.TreeRequests != want || main.TreeMicroUSD != want || int64(len(seen)) != want+1 || deepest > 64 {
+			t.Errorf("%s: %d agents, %d requests, $%d, %d different, %d deep", session, main.Agents, main.TreeRequests, main.TreeMicroUSD, len(seen), deepest)
+		}
+	}
+}
+
 // All exchanges come page by page, each once, also those of several nodes at the same moment and with the same number.
 func TestEntriesPages(t *testing.T) {
 	p := open(t, t.TempDir())
