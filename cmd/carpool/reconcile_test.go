@@ -259,6 +259,7 @@ func TestReconcileTelemetry(t *testing.T) {
 	unknown := entries[0]
 	unknown.UpstreamRequestID = "req_unknown"
 	said = append(said, telemetry([]fleet.Entry{unknown}, true)...)
+	said = append(said, telemetry([]fleet.Entry{unknown, entries[0]}, true)...) // an exporter that did not hear of its success
 	booked := append([]fleet.Entry(nil), entries...)
 	booked[1].OutputTokens++
 	booked[5].UpstreamRequestID = "" // never got an answer of the upstream with an id

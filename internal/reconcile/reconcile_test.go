@@ -128,3 +128,22 @@ func TestReadTelemetry(t *testing.T) {
 		t.Error("an event without a time has a range")
 	}
 }
+
+// What an exporter delivers twice is one event.
+func TestReadTelemetryOnceEach(t *testing.T) {
+	first := `{"event.name":"api_request","request_id":"r1","input_tokens":1}`
+	without := `{"event.name":"api_request","client_request_id":"c1","input_tokens":2}`
+	retried := `{"event.name":"api_request","client_request_id":"c1","input_tokens":3}`
+	nameless := `{"event.name":"api_request","input_tokens":4}`
+	later := `{"event.name":"api_request","request_id":"r2","client_request_id":"c1","input_tokens":5}`
+	events, err := reconcile.ReadTelemetry(strings.NewReader(strings.Join([]string{
+		first, without, first, `[` + first + `,` + without + `]`, retried, nameless, nameless, later, first,
+	}, "\n")))
+	inputs := ""
+	for i := range events {
+		inputs += fmt.Sprint(events[i].Input)
+	}
+	if err != nil || inputs != "123445" {
+		t.Errorf("%s %v", inputs, err)
+	}
+}

@@ -32,7 +32,7 @@ type Event struct {
 }
 
 // ReadTelemetry reads JSON lines: events as objects with their attributes, or what OpenTelemetry's collector writes with
-// its file exporter. Other events are left out.
+// its file exporter. Other events are left out, and so are those that are there already: OTLP delivers at least once.
 func ReadTelemetry(r io.Reader) ([]Event, error) {
 	var events []Event
 	in := bufio.NewReader(r)
@@ -52,9 +52,27 @@ func ReadTelemetry(r io.Reader) ([]Event, error) {
 			collect(value, &events)
 		}
 		if last {
-			return events, nil
+			return onceEach(events), nil
 		}
 	}
+}
+
+// onceEach leaves out events that were delivered again. A request id names one; without it, only an event that is the same in everything
+// is taken for another's copy, and none that has no id at all.
+func onceEach(events []Event) []Event {
+	known := map[Event]bool{}
+	return slices.DeleteFunc(events, func(e Event) bool {
+		name := e
+		switch {
+		case e.RequestID != "":
+			name = Event{RequestID: e.RequestID}
+		case e.ClientRequestID == "":
+			return false
+		}
+		again := known[name]
+		known[name] = true
+		return again
+	})
 }
 
 // collect finds the events in a document, however deep its resources and scopes are.
