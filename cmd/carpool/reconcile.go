@@ -210,7 +210,7 @@ func booksOf(billing []control.BillingRow) map[reconcile.Line]reconcile.Books {
 			Input: row.InputTokens, Output: row.OutputTokens, CacheRead: row.CacheReadTokens, CacheWrite5m: row.CacheWrite5mTokens,
 			CacheWrite1h: row.CacheWrite1hTokens, WebSearches: row.WebSearches, MicroUSD: row.CostMicroUSD,
 		})
-		b.Requests, b.Estimated, b.Unpriced = b.Requests+row.Requests, b.Estimated+row.Estimated, b.Unpriced+row.Unpriced
+		b.Requests, b.Estimated, b.Unpriced, b.Mixed = b.Requests+row.Requests, b.Estimated+row.Estimated, b.Unpriced+row.Unpriced, b.Mixed+row.Mixed
 		books[line] = b
 	}
 	return books
@@ -245,7 +245,7 @@ func driftText(d *drift) string {
 	if d.Cost {
 		t.total = []string{"total", "", "cost", dollars(ledger), dollars(report), signed(ledger-report, dollars)}
 	}
-	text := f.String() + "\n" + t.String() + costNotes(unpriced, estimated)
+	text := f.String() + "\n" + t.String() + costNotes(unpriced, estimated) + mixedNotes(d.Rows)
 	var beyond strings.Builder
 	for i := range d.Rows {
 		if r := &d.Rows[i]; !r.Within {
@@ -256,6 +256,21 @@ func driftText(d *drift) string {
 		return text + "\nEverything is within the tolerance.\n"
 	}
 	return text + "\nBeyond the tolerance:\n" + beyond.String()
+}
+
+// mixedNotes says where the books cannot be expected to agree with a report by model, and why.
+func mixedNotes(rows []reconcile.Row) string {
+	var text strings.Builder
+	for i := range rows {
+		if r := &rows[i]; r.Ledger.Mixed > 0 {
+			fmt.Fprintf(&text, "  %s %s in %s\n", r.Day, printable(r.Model), countOf(int(r.Ledger.Mixed), "request"))
+		}
+	}
+	if text.Len() == 0 {
+		return ""
+	}
+	return "\nOther models took part in answers of these, an advisor or one that was replaced by a fallback:\n" + text.String() +
+		"The books have all of such a request with the model that answered, the report with each model its own.\n"
 }
 
 // signed writes a difference with its sign.

@@ -129,7 +129,7 @@ func TestReconcile(t *testing.T) {
 
 	api := []string{"reconcile", "--from", "API", "--api-url", p.URL, "--admin-key-env", "TEST_ADMIN_KEY", "--tolerance", "0"}
 	status, out, problems := carpool(t, data, api...)
-	if status != 0 || !strings.Contains(out, "Everything is within the tolerance.") || strings.Count(out, " cost ") != 7 {
+	if status != 0 || !strings.Contains(out, "Everything is within the tolerance.") || strings.Contains(out, "Other models") || strings.Count(out, " cost ") != 7 {
 		t.Fatalf("%d\n%s%s", status, out, problems)
 	}
 
@@ -168,11 +168,13 @@ func TestReconcile(t *testing.T) {
 	// One request that the provider does not know.
 	stray := entries[3]
 	stray.ID, stray.UpstreamRequestID = "stray", "req_stray"
+	stray.Usage = json.RawMessage(`{"iterations":[{"type":"message","output_tokens":1},{"type":"advisor_message","model":"claude-opus-5-5","output_tokens":9}]}`)
 	if err := server.node.ship(context.Background(), []fleet.Entry{stray}); err != nil {
 		t.Fatal(err)
 	}
 	status, out, problems = carpool(t, data, api...)
-	if status != 1 || !strings.Contains(problems, "drift: 1 of 6 lines beyond the tolerance of 0") || !strings.Contains(out, "Beyond the tolerance:") {
+	if status != 1 || !strings.Contains(problems, "drift: 1 of 6 lines beyond the tolerance of 0") || !strings.Contains(out, "Beyond the tolerance:") ||
+		!strings.Contains(out, "Other models took part") || !strings.Contains(out, fmt.Sprintf("  %s claude-sonnet-4-5 in 1 request\n", stray.StartedAt.Format(time.DateOnly))) {
 		t.Errorf("%d\n%s%s", status, out, problems)
 	}
 	status, out, _ = carpool(t, data, append(api, "--output", "json")...)

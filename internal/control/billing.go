@@ -30,13 +30,25 @@ func (c *Control) billing(ctx context.Context, in *billingInput) ([]BillingRow, 
 	if err != nil {
 		return nil, err
 	}
+	type line struct{ day, model string }
+	mixed := map[line]int64{}
+	f.Runs = true
+	for e, err := range c.store.Costs(ctx, f) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Mixed() {
+			mixed[line{e.StartedAt.UTC().Format(time.DateOnly), cmp.Or(e.ModelServed, e.ModelSent, e.ModelAsked)}]++
+		}
+	}
 	rows := make([]BillingRow, len(sums))
 	for i, s := range sums {
 		micros, err := strconv.ParseInt(s.Groups[0], 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("the database says that %q is a day: %w", s.Groups[0], err)
 		}
-		rows[i] = BillingRow{Day: time.UnixMicro(micros).UTC().Format(time.DateOnly), Model: s.Groups[1], UsageTotals: totalsOf(s)}
+		day, model := time.UnixMicro(micros).UTC().Format(time.DateOnly), s.Groups[1]
+		rows[i] = BillingRow{Day: day, Model: model, Mixed: mixed[line{day, model}], UsageTotals: totalsOf(s)}
 	}
 	slices.SortFunc(rows, func(a, b BillingRow) int { return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model)) })
 	return rows, nil

@@ -119,6 +119,7 @@ func (r UsageRow) Schema(reg huma.Registry) *huma.Schema {
 type BillingRow struct {
 	Day   string `json:"day" doc:"UTC" example:"2026-11-23"`
 	Model string `json:"model" doc:"As the answers say"`
+	Mixed int64  `json:"mixed" doc:"Requests in which other models took part and are billed as well, an advisor or one that a fallback replaced: Anthropic divides them by model, here all is the answering model's. Only of requests that are kept one by one"`
 	UsageTotals
 }
 

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"slices"
+
 	"carpool/internal/anthropic"
 	"carpool/internal/policy"
 	"carpool/internal/price"
@@ -56,4 +58,26 @@ func (e *Entry) priced(u anthropic.Usage) price.Request {
 		Provider: price.Provider(e.Provider), Upstream: e.Upstream, Location: e.Location,
 		Served: e.ModelServed, Sent: e.ModelSent, Asked: e.ModelAsked, Usage: u,
 	}
+}
+
+// Mixed reports whether other models than the one that answered took part and are billed for it: an advisor, or one that declined after
+// some output and was replaced. Whoever divides usage by model counts it elsewhere than an entry does.
+func (e *Entry) Mixed() bool {
+	if e.Uncharged || len(e.Usage) == 0 {
+		return false
+	}
+	u := anthropic.ParseUsage(e.Usage)
+	replaced := slices.ContainsFunc(u.Iterations, func(it anthropic.Iteration) bool { return it.Type == "fallback_message" })
+	for run := range u.Billed() {
+		switch run.Model {
+		case e.ModelServed:
+		case "", e.ModelSent, e.ModelAsked: // the requested model, by a name that may lack the date of the one that served
+			if replaced {
+				return true
+			}
+		default:
+			return true
+		}
+	}
+	return false
 }

@@ -179,3 +179,28 @@ func TestWhatIsStoredPricesTheSame(t *testing.T) {
 		}
 	})
 }
+
+func TestEntryMixed(t *testing.T) {
+	for name, c := range map[string]struct {
+		usage string
+		mixed bool
+	}{
+		"one run":                {`{"input_tokens":1,"output_tokens":1}`, false},
+		"nothing reported":       {``, false},
+		"its own run":            {`{"iterations":[{"type":"message","model":"claude-opus-5-20260701","output_tokens":1}]}`, false},
+		"a run without a name":   {`{"iterations":[{"type":"message","output_tokens":1},{"type":"compaction","output_tokens":1}]}`, false},
+		"a run as it was sent":   {`{"iterations":[{"type":"message","model":"claude-opus-5","output_tokens":1}]}`, false},
+		"an advisor":             {`{"iterations":[{"type":"message","output_tokens":1},{"type":"advisor_message","model":"claude-haiku-5","output_tokens":1}]}`, true},
+		"replaced before output": {`{"iterations":[{"type":"message","output_tokens":0},{"type":"fallback_message","model":"claude-opus-5-20260701","output_tokens":1}]}`, false},
+		"replaced after output":  {`{"iterations":[{"type":"message","output_tokens":1},{"type":"fallback_message","model":"claude-opus-5-20260701","output_tokens":1}]}`, true},
+	} {
+		e := fleet.Entry{ModelAsked: "opus", ModelSent: "claude-opus-5", ModelServed: "claude-opus-5-20260701", Usage: json.RawMessage(c.usage)}
+		if e.Mixed() != c.mixed {
+			t.Errorf("%s: %v", name, e.Mixed())
+		}
+		e.Uncharged = true
+		if e.Mixed() {
+			t.Errorf("%s: what is not charged is in no bill", name)
+		}
+	}
+}

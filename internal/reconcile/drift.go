@@ -11,6 +11,7 @@ type Books struct {
 	Requests  int64 `json:"requests"`
 	Estimated int64 `json:"estimated"` // of the requests; their usage is not all reported
 	Unpriced  int64 `json:"unpriced"`  // of the requests
+	Mixed     int64 `json:"mixed"`     // of the requests; other models took part, which the report counts with those
 }
 
 // Row compares a line.

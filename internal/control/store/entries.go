@@ -58,6 +58,7 @@ type Filter struct {
 	Upstream     string
 	Provider     string // also those from before there were providers
 	Charged      bool   // not those that were declined before any output
+	Runs         bool   // whose report has sampling runs; roll-ups have no reports
 }
 
 func (f Filter) where() (string, []any) {
@@ -78,6 +79,7 @@ func (f Filter) where() (string, []any) {
 	add(f.Upstream != "", "e.upstream = ?", f.Upstream)
 	add(f.Provider != "", "e.provider IN (?, '')", f.Provider)
 	add(f.Charged, "NOT e.uncharged")
+	add(f.Runs, `e.usage_reported LIKE '%"iterations"%'`)
 	where := " WHERE " + strings.Join(clauses, " AND ")
 	if f.User != "" || f.Session != "" {
 		where += byTime
@@ -85,8 +87,8 @@ func (f Filter) where() (string, []any) {
 	return where, args
 }
 
-// rolled reports whether roll-ups can answer, which do not know sessions.
-func (f Filter) rolled() bool { return f.Session == "" }
+// rolled reports whether roll-ups can answer, which do not know sessions and reports.
+func (f Filter) rolled() bool { return f.Session == "" && !f.Runs }
 
 // byTime leads a planner to the index by time, which has users and sessions too: everything began after this.
 const byTime = " AND e.started_at >= -9223372036854775808"
