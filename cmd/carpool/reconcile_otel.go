@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"carpool/internal/control"
+	"carpool/internal/policy"
 	"carpool/internal/reconcile"
 )
 
@@ -33,7 +34,7 @@ func (a *app) reconcileRequests(ctx context.Context, c *control.Client, f *recon
 		return fmt.Errorf("there is no claude_code.api_request event in %s", displayName(f.otel))
 	}
 	m := matching{Tolerance: tolerance, Events: len(events)}
-	query := control.UsageQuery{User: f.user, Endpoint: "messages"}
+	query := control.UsageQuery{User: f.user, Endpoint: policy.EndpointMessages}
 	if from, to, ok := reconcile.Range(events); ok {
 		m.From, m.To = from, to
 		query.Since, query.Until = from.Format(time.RFC3339Nano), to.Format(time.RFC3339Nano)

@@ -24,7 +24,7 @@ func (c *Control) billing(ctx context.Context, in *billingInput) ([]BillingRow, 
 	if err != nil {
 		return nil, err
 	}
-	f.Endpoint, f.Upstream, f.Provider, f.Charged = endpointMessages, in.Upstream, policy.ProviderAnthropic, true
+	f.Endpoint, f.Upstream, f.Provider, f.Charged = policy.EndpointMessages, in.Upstream, policy.ProviderAnthropic, true
 	c.flush(ctx)
 	sums, err := c.store.Sums(ctx, f, store.ByDay, store.ByModel)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"carpool/internal/control/store"
+	"carpool/internal/policy"
 )
 
 const defaultSessions = 50
@@ -37,7 +38,7 @@ func (c *Control) sessions(ctx context.Context, in *sessionsInput) (answer Sessi
 	if err != nil {
 		return Sessions{}, err
 	}
-	f.Endpoint = endpointMessages
+	f.Endpoint = policy.EndpointMessages
 	c.flush(ctx)
 	found, err := c.store.Sessions(ctx, f, cmp.Or(in.Limit, defaultSessions))
 	if err != nil {
@@ -72,7 +73,7 @@ func (c *Control) session(ctx context.Context, prefix string) (SessionDetail, er
 	case len(ids) > 1 && ids[0] != prefix: // sorted: what is itself a prefix of others comes first
 		return SessionDetail{}, refuse(http.StatusConflict, "several sessions begin with %q: %s", prefix, strings.Join(ids, ", "))
 	}
-	f := store.Filter{Session: ids[0], Endpoint: endpointMessages}
+	f := store.Filter{Session: ids[0], Endpoint: policy.EndpointMessages}
 	found, err := c.store.Sessions(ctx, f, 1)
 	if err != nil {
 		return SessionDetail{}, err

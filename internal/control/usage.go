@@ -15,6 +15,7 @@ import (
 
 	"carpool/internal/control/store"
 	"carpool/internal/fleet"
+	"carpool/internal/policy"
 )
 
 // What usage can be grouped by besides the store's dimensions.
@@ -24,8 +25,6 @@ const (
 	groupHour  = "hour"
 	groupAgent = "agent"
 )
-
-const endpointMessages = "messages"
 
 // How many rows an answer has.
 const (
@@ -349,7 +348,7 @@ func (c *Control) report(ctx context.Context, in *Range) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	f.Endpoint = endpointMessages
+	f.Endpoint = policy.EndpointMessages
 	c.flush(ctx)
 	r := Report{
 		From: maybe(f.Since), To: maybe(f.Until), TopTools: []ReportCount{}, VersionDistribution: []ReportVersion{},

@@ -74,8 +74,8 @@ func ReadSchema(ctx context.Context, name string) (s Schema, err error) {
 	return s, nil
 }
 
-func readSchema(ctx context.Context, db *sql.DB) (s Schema, err error) {
-	if err := db.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Have); err != nil {
+func readSchema(ctx context.Context, q querier) (s Schema, err error) {
+	if err := q.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Have); err != nil {
 		return Schema{}, err
 	}
 	steps, err := fs.ReadDir(migrations, "migrations")

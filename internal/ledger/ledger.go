@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"carpool/internal/fleet"
+	"carpool/internal/policy"
 	"carpool/internal/quota"
 )
 
@@ -21,8 +22,8 @@ type Entry = fleet.Entry
 
 // What Entry.Endpoint can be. Only messages are counted as requests and against quotas.
 const (
-	EndpointMessages    = "messages"
-	EndpointCountTokens = "count_tokens"
+	EndpointMessages    = policy.EndpointMessages
+	EndpointCountTokens = policy.EndpointCountTokens
 )
 
 // ErrUnavailable means that the ledger cannot write: the disk is full or broken, or the ledger is closed. Nothing may be

@@ -7,11 +7,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -215,29 +212,21 @@ func (v *verification) whole() error {
 }
 
 func (v *verification) schema() error {
-	var id, have int64
+	var id int64
 	if err := v.tx.QueryRowContext(v.ctx, "PRAGMA application_id").Scan(&id); err != nil {
 		return err
 	}
 	if id != applicationID {
 		return errors.New("it is a database of another program; if it was the ledger, restore a backup with carpool db restore")
 	}
-	if err := v.tx.QueryRowContext(v.ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&have); err != nil {
-		return err
-	}
-	steps, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil {
-		return err
-	}
-	newest := strings.TrimPrefix(steps[len(steps)-1], "migrations/")
-	know, err := strconv.ParseInt(newest[:5], 10, 64)
+	s, err := readSchema(v.ctx, v.tx)
 	switch {
 	case err != nil:
 		return err
-	case have < know:
-		return fmt.Errorf("its schema is version %d, from before this Carpool (%d); start the server once, which brings it up to date", have, know)
-	case have > know:
-		return fmt.Errorf("its schema is version %d and this Carpool knows up to %d; use the newer Carpool that wrote it; if there was none, restore a backup with carpool db restore", have, know)
+	case s.Have < s.Known:
+		return fmt.Errorf("its schema is version %d, from before this Carpool (%d); start the server once, which brings it up to date", s.Have, s.Known)
+	case s.Have > s.Known:
+		return fmt.Errorf("its schema is version %d and this Carpool knows up to %d; use the newer Carpool that wrote it; if there was none, restore a backup with carpool db restore", s.Have, s.Known)
 	}
 	return nil
 }
