@@ -80,8 +80,8 @@ func TestErrQuota(t *testing.T) {
 		},
 		{QuotaBlock{Period: "monthly", ResetsAt: reset, Now: reset}, "1", "spend limit reached (monthly; resets 2026-08-07 16:00 UTC)"},
 		{
-			QuotaBlock{Period: "weekly", Used: 7, Limit: 5, Unit: "USD", ResetsAt: reset, Now: reset.Add(time.Hour)},
-			"1", "spend limit reached (weekly; 7 of 5 USD used; resets 2026-08-07 16:00 UTC)",
+			QuotaBlock{Period: "weekly", Used: 7, Limit: 5, Detail: "budget research, a week: $7 of $5 used", ResetsAt: reset, Now: reset.Add(time.Hour)},
+			"1", "spend limit reached (budget research, a week: $7 of $5 used; resets 2026-08-07 16:00 UTC)",
 		},
 	}
 	for _, tt := range tests {

@@ -14,8 +14,7 @@ const unified = "anthropic-ratelimit-unified-"
 // that resets last.
 type QuotaBlock struct {
 	Period       string    // "daily", "weekly" or "monthly"
-	Used, Limit  int64     // in Unit; left out of the message when Limit is 0
-	Unit         string    // "tokens" when empty
+	Used, Limit  int64     // tokens; left out of the message when Limit is 0
 	ResetsAt     time.Time // start of the next window; rendered in UTC
 	Now          time.Time // for retry-after
 	OperatorText string    // appended to the message, e.g. whom to ask for more; may be empty
@@ -92,10 +91,8 @@ func (q QuotaBlock) message() string {
 		b.WriteString("spend limit reached (" + q.Detail)
 	case q.Limit == 0:
 		b.WriteString("spend limit reached (" + q.Period)
-	case q.Unit == "":
-		fmt.Fprintf(&b, "token quota reached (%s; %d of %d tokens used", q.Period, q.Used, q.Limit)
 	default:
-		fmt.Fprintf(&b, "spend limit reached (%s; %d of %d %s used", q.Period, q.Used, q.Limit, q.Unit)
+		fmt.Fprintf(&b, "token quota reached (%s; %d of %d tokens used", q.Period, q.Used, q.Limit)
 	}
 	if q.Never {
 		b.WriteString("; does not reset)")

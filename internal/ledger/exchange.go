@@ -84,9 +84,9 @@ type Exchange struct {
 }
 
 // Reserve admits a request: it takes Tokens from both windows and its Claims from all budgets, or nothing from any, and
-// returns once that is committed. The
-// error is *Denied, ErrUnavailable, or that of ctx, and then nothing is held. When ctx ends while the commit is already
-// under way, the exchange is admitted all the same. Every exchange returned must be settled.
+// returns once that is committed. The error is *Denied, ErrUnavailable, or that of ctx, and then nothing is held. When
+// ctx ends while the commit is already under way, the exchange is admitted all the same. Every exchange returned must be
+// settled.
 func (l *Ledger) Reserve(ctx context.Context, o Opening) (*Exchange, error) {
 	if o.Entry.ID == "" {
 		return nil, errors.New("cannot open an exchange without an id")

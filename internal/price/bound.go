@@ -4,9 +4,8 @@ import "time"
 
 // Bound is what a request can use at most, known before it is sent. What is left at its zero value is taken at its worst.
 type Bound struct {
-	Prompt      int64 // tokens, never below the true count: input, cache reads and cache writes of all sampling runs together
-	Output      int64 // max_tokens, of all sampling runs together
-	WebSearches int64 // the tool's max_uses
+	Prompt int64 // tokens, never below the true count: input, cache reads and cache writes of all sampling runs together
+	Output int64 // max_tokens, of all sampling runs together
 
 	Fast      bool // the request asks for speed "fast"; others are never answered so
 	ShortLife bool // nothing in the request asks for a cache lifetime (ttl) beyond five minutes
@@ -14,7 +13,8 @@ type Bound struct {
 }
 
 // UpperBound is the most that a request can cost, in micro-dollars rounded up: no usage within the bound has a higher [Table.Cost] at the
-// same instant and on the same upstream, however its prompt is divided into classes. The Usage of the request has no meaning here.
+// same instant and on the same upstream, however its prompt is divided into classes; web searches come on top. The Usage of the request has
+// no meaning here.
 //
 // The bound is for the model that the request names. A request that lets the server run other models too (fallbacks, an advisor) needs the
 // sum of the bounds of each; one that may go to several upstreams the largest. Where no id names a known model the answer may be any, and
@@ -50,5 +50,5 @@ func (t *Table) UpperBound(at time.Time, r Request, b Bound) int64 {
 			}
 		}
 	}
-	return worst.plus(product(b.WebSearches, t.webSearch, yoctoPerPico)).microUp()
+	return worst.microUp()
 }

@@ -191,7 +191,7 @@ func TestAbsurdCounts(t *testing.T) {
 	if c := prices.Cost(autumn, price.Request{Sent: "claude-opus-5", Usage: each(math.MaxInt64)}); c.Total != math.MaxInt64 {
 		t.Errorf("more than can be said is not the largest that can be: %+v", c)
 	}
-	if b := prices.UpperBound(autumn, price.Request{Sent: "claude-opus-5"}, price.Bound{Prompt: math.MaxInt64, Output: math.MaxInt64, WebSearches: math.MaxInt64}); b != math.MaxInt64 {
+	if b := prices.UpperBound(autumn, price.Request{Sent: "claude-opus-5"}, price.Bound{Prompt: math.MaxInt64, Output: math.MaxInt64}); b != math.MaxInt64 {
 		t.Errorf("bound %d", b)
 	}
 }
@@ -239,7 +239,6 @@ func TestUpperBound(t *testing.T) {
 		{"anywhere", price.Request{Sent: "claude-opus-5"}, price.Bound{Prompt: 1000, Output: 100, GlobalGeo: true}, 10000 + 2500},
 		{"five-minute writes", price.Request{Sent: "claude-opus-5"}, price.Bound{Prompt: 1000, Output: 100, GlobalGeo: true, ShortLife: true}, 6250 + 2500},
 		{"fast", price.Request{Sent: "claude-opus-5"}, price.Bound{Prompt: 1000, Output: 100, GlobalGeo: true, Fast: true}, 20000 + 5000},
-		{"searches", price.Request{Sent: "claude-opus-5"}, price.Bound{WebSearches: 5}, 50000},
 		{"lower tier", price.Request{Sent: "claude-haiku-5-5"}, price.Bound{Prompt: 100000, Output: 1000, GlobalGeo: true}, 20000 + 500},
 		{"upper tier", price.Request{Sent: "claude-haiku-5-5"}, price.Bound{Prompt: 100001, Output: 1000, GlobalGeo: true}, 100001 + 2500},
 		{"rounded up", price.Request{Sent: "claude-haiku-4-5"}, price.Bound{Prompt: 1, GlobalGeo: true, ShortLife: true}, 2},

@@ -217,15 +217,14 @@ func TestUpperBoundHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		at, r := drawTime(t), drawRequest(t, table)
 		b := Bound{
-			Prompt:      rapid.SampledFrom([]int64{0, 1, 50_000, 50_001, 100_000, 100_001, 200_001, 1 << 50}).Draw(t, "prompt"),
-			Output:      rapid.Int64Range(0, 128_000).Draw(t, "output"),
-			WebSearches: rapid.Int64Range(0, 5).Draw(t, "searches"),
-			Fast:        rapid.Bool().Draw(t, "fast"),
-			ShortLife:   rapid.Bool().Draw(t, "short"),
-			GlobalGeo:   rapid.Bool().Draw(t, "global"),
+			Prompt:    rapid.SampledFrom([]int64{0, 1, 50_000, 50_001, 100_000, 100_001, 200_001, 1 << 50}).Draw(t, "prompt"),
+			Output:    rapid.Int64Range(0, 128_000).Draw(t, "output"),
+			Fast:      rapid.Bool().Draw(t, "fast"),
+			ShortLife: rapid.Bool().Draw(t, "short"),
+			GlobalGeo: rapid.Bool().Draw(t, "global"),
 		}
 		bound := table.UpperBound(at, r, b)
-		r.Usage = drawUsage(t, b.Prompt, b.Output, b.WebSearches)
+		r.Usage = drawUsage(t, b.Prompt, b.Output, 0)
 		if !b.Fast && r.Usage.Speed == "fast" {
 			r.Usage.Speed = "standard"
 		}
