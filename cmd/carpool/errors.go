@@ -126,6 +126,9 @@ func arguments(names ...string) cobra.PositionalArgs {
 			}
 		}
 		many := len(names) > 0 && strings.Contains(names[len(names)-1], "…")
+		if len(args) > len(names) && !many && cmd.HasSubCommands() {
+			return unknownCommand(cmd, args[len(names)])
+		}
 		if len(args) > len(names) && !many {
 			return usagef("%s does not take %q: %s", shortPath(cmd), args[len(names)], cmd.UseLine())
 		}

@@ -5,6 +5,9 @@ import "github.com/spf13/cobra"
 // usageTemplate is cobra's own with less noise: groups of commands do not pretend to be commands.
 const usageTemplate = `Usage:
 {{- if .HasAvailableSubCommands}}
+{{- if and .HasParent .HasAvailableLocalFlags}}
+  {{.UseLine}}
+{{- end}}
   {{.CommandPath}} COMMAND
 {{- else}}
   {{.UseLine}}
@@ -77,4 +80,16 @@ func newHelpCommand() *cobra.Command {
 			return topic.Help()
 		},
 	}
+}
+
+// helpTruly keeps --help behind a misspelt command from explaining the command before it. Cobra's help cannot fail.
+func (a *app) helpTruly(root *cobra.Command) {
+	explain := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			a.helpless = unknownCommand(cmd, words[0])
+			return
+		}
+		explain(cmd, args)
+	})
 }

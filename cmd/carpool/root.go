@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,8 @@ type app struct {
 	configFile string // --config
 	dataDir    string // --data
 	output     string // --output: one of the formats below
+
+	helpless error // help was asked for about a command that there is not
 }
 
 // run executes one command line and returns the exit status. It never panics on bad input and writes errors as lines
@@ -52,7 +55,7 @@ type app struct {
 func run(ctx context.Context, args []string, a *app) int {
 	root := newRootCommand(a) //nolint:contextcheck // commands take theirs from ExecuteContext
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := cmp.Or(root.ExecuteContext(ctx), a.helpless)
 	if err == nil {
 		return exitOK
 	}
@@ -129,6 +132,7 @@ The commands that administer a server reach it through the Unix socket in its da
 	root.SetCompletionCommandGroupID(groupInspect)
 	root.InitDefaultCompletionCmd()
 	root.SetUsageTemplate(usageTemplate)
+	a.helpTruly(root)
 	strict(root)
 	a.complete(root, listers())
 	return root
