@@ -410,6 +410,10 @@ func (h *Head) isIn(ctx context.Context, q querier) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	var outside bool // an entry that was in the chain leaves it only by being pruned
+	if err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM entries WHERE seq > ? AND seq <= ?)`, h.Passed, min(h.Seq, passed)).Scan(&outside); err != nil || outside {
+		return false, err
+	}
 	if h.Seq == passed {
 		return h.Hash == before, nil
 	}

@@ -87,6 +87,29 @@ func use(t *testing.T, l *ledger.Ledger, ids ...string) {
 	}
 }
 
+// tampered changes an entry and has the ledger look as if all were from before the chain.
+const tampered = `UPDATE entries SET body = replace(body, 'alice', 'mandy'), user_name = 'mandy', hash = NULL;
+	UPDATE counters SET user_name = 'mandy'; UPDATE chain SET passed = 5, hash = zeroblob(32)`
+
+// TestVerifyWithoutAnySignature: who takes away all signed heads, too, hides nothing.
+func TestVerifyWithoutAnySignature(t *testing.T) {
+	path := file(t)
+	l := signing(t, path, noon())
+	use(t, l, "a", "b", "c", "d", "e")
+	shut(t, l)
+	change(t, path, tampered+`; UPDATE chain SET signed = ''`)
+	if err := os.Remove(path + ".head"); err != nil {
+		t.Fatal(err)
+	}
+	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.HasPrefix(all[0], "signature: there is a key of the node") {
+		t.Errorf("found %q", all)
+	}
+	// One that no server has run on since the upgrade has no key either.
+	if v, err := ledger.Verify(t.Context(), path, ledger.Audit{}); err != nil || len(v.Findings) > 0 {
+		t.Errorf("%+v %v", v, err)
+	}
+}
+
 func TestVerifyFindsWhatWasChanged(t *testing.T) {
 	for _, c := range []struct {
 		why, statements string
@@ -126,6 +149,12 @@ func TestVerifyFindsWhatWasChanged(t *testing.T) {
 			"signature: the signed head in the database: it is not a signed head",
 		}},
 		{"no signature", `UPDATE chain SET signed = ''`, []string{"signature: there is a key of the node"}},
+		{"no signature and a chain that begins later", tampered + `; UPDATE chain SET signed = ''`, []string{
+			"signature: there is a key of the node", "signature: the signed head in ",
+		}},
+		{"a chain that begins later", tampered, []string{
+			"signature: the signed head in the database: the chain began after entry 0", "signature: the signed head in the database: entry 5",
+		}},
 		{"a counter", `UPDATE counters SET used = 36 WHERE period = 'daily'`, []string{
 			"counters: daily quota of alice in 2026-11-23: the counter says 36 tokens and the entries add up to 35: a drift of 1",
 		}},
