@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -38,7 +39,7 @@ func nodeKey(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "nod
 var errUnverified = errors.New("the books are not as they should be; see docs/reliability.md")
 
 func newDBVerifyCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Check that the books are whole, unchanged and add up",
 		Long: `Check the databases of a server, which may be running: that SQLite finds both whole, that no entry of the ledger
@@ -46,31 +47,46 @@ was changed, removed or moved (each has the hash of the one before it, and the n
 counter is what its entries add up to, that what an entry costs follows from its usage, and that control has the
 same entries, or roll-ups of them that add up. Nothing is changed. The exit status is 1 when anything is wrong; each finding says what to do.
 
-The files are read directly, so this runs on the server's machine with --config or --data.`,
-		Example: "  carpool db verify --data ./carpool-data\n  carpool db verify --config /etc/carpool/carpool.yaml --output json",
-		Args:    arguments(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := a.loadConfig()
-			if err != nil {
-				return err
-			}
-			result, err := verifyBooks(cmd.Context(), cfg, nil)
-			if err != nil {
-				return err
-			}
-			if err := a.show(result, func() string { return verifiedText(result) }); err != nil {
-				return err
-			}
-			if len(result.Findings) > 0 {
-				return errUnverified
-			}
-			return nil
-		},
+The files are read directly, so this runs on the server's machine with --config or --data. With --head the ledger is also
+compared with a copy of node.db.head that was kept elsewhere: it must still have all entries up to that one, as they were.`,
+		Example: "  carpool db verify --data ./carpool-data\n  carpool db verify --config /etc/carpool/carpool.yaml --output json\n" +
+			"  carpool db verify --data ./carpool-data --head /elsewhere/node.db.head",
+		Args: arguments(),
 	}
+	head := cmd.Flags().String("head", "", "compare with the signed head in `FILE`, a copy of node.db.head that was kept elsewhere")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := a.loadConfig()
+		if err != nil {
+			return err
+		}
+		var kept string
+		if *head != "" {
+			text, err := os.ReadFile(*head)
+			if err != nil {
+				return plainFileError(err)
+			}
+			if kept = string(text); kept == "" {
+				return fmt.Errorf("the file %s is empty, and no signed head", *head)
+			}
+		}
+		result, err := verifyBooks(cmd.Context(), cfg, kept, nil)
+		if err != nil {
+			return err
+		}
+		if err := a.show(result, func() string { return verifiedText(result) }); err != nil {
+			return err
+		}
+		if len(result.Findings) > 0 {
+			return errUnverified
+		}
+		return nil
+	}
+	return cmd
 }
 
-// verifyBooks verifies the ledger against itself and against control's database, with pauses that may be nil.
-func verifyBooks(ctx context.Context, cfg *config.Config, pause func(context.Context) error) (v *ledger.Verified, err error) {
+// verifyBooks verifies the ledger against itself, a signed head that may be "", and control's database, with pauses that may
+// be nil.
+func verifyBooks(ctx context.Context, cfg *config.Config, kept string, pause func(context.Context) error) (v *ledger.Verified, err error) {
 	books, err := control.OpenBooks(ctx, cfg.Control.Store.Path) // first: the ledger has all that control has
 	if err != nil {
 		return nil, err
@@ -80,7 +96,7 @@ func verifyBooks(ctx context.Context, cfg *config.Config, pause func(context.Con
 	if err != nil {
 		return nil, fmt.Errorf("prices: %w", err)
 	}
-	audit := ledger.Audit{Node: cfg.Node.Name, Pause: pause, Cost: func(e *ledger.Entry) (int64, bool) {
+	audit := ledger.Audit{Node: cfg.Node.Name, Kept: kept, Pause: pause, Cost: func(e *ledger.Entry) (int64, bool) {
 		r, whole := e.PriceRequest()
 		if !whole || e.PriceVersion != prices.Version() {
 			return 0, false

@@ -129,7 +129,7 @@ func (w *watchBooks) run(ctx context.Context, now func() time.Time) {
 
 func (w *watchBooks) once(ctx context.Context, now func() time.Time) error {
 	begun := now()
-	v, err := verifyBooks(ctx, w.cfg, unhurried())
+	v, err := verifyBooks(ctx, w.cfg, "", unhurried())
 	if err != nil {
 		return err
 	}

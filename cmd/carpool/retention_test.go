@@ -34,7 +34,7 @@ func TestVerifyKnowsWhatWasRolledUp(t *testing.T) {
 	}
 	expect := func(when string, findings ...string) {
 		t.Helper()
-		v, err := verifyBooks(t.Context(), cfg, nil)
+		v, err := verifyBooks(t.Context(), cfg, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -217,6 +218,9 @@ type chain struct {
 	node    string
 	now     func() time.Time
 
+	signedAt time.Time // when the newest head was signed, which a rollback makes unknown,
+	headAt   time.Time // and the same by now, which can be set
+
 	values [rowsAtOnce]driver.Value // the hashes of the rows that are not written yet, made once
 }
 
@@ -260,8 +264,11 @@ func (tx *transaction) sign() error {
 	if h.Passed, h.Before, h.Skipped, err = readChain(ctx, tx.conn); err != nil {
 		return err
 	}
-	_, err = tx.conn.ExecContext(ctx, `UPDATE chain SET signed = ?`, h.sign(c.key))
-	return err
+	if _, err = tx.conn.ExecContext(ctx, `UPDATE chain SET signed = ?`, h.sign(c.key)); err != nil {
+		return err
+	}
+	c.signedAt, c.headAt = time.Now(), h.At
+	return nil
 }
 
 // readChain reads what the chain begins with, and the numbers that it leaves out.
@@ -332,7 +339,18 @@ func (tx *transaction) relink(after int64) error {
 	}
 }
 
-const signEvery = 5 * time.Second // at least between two signed heads while entries come
+const signEvery = 5 * time.Second // between two signed heads while entries come
+
+// due reports whether a head must be signed in the transaction that books settlements: with the first after a while, so
+// that no entry is ever in the database that began long after the newest head was signed. Whoever puts an old head in the
+// newest one's place is found by that, and neither an idle server nor a crash looks the same.
+func (c *chain) due(batch []*settlement) bool {
+	if c.key == nil {
+		return false
+	}
+	latest := c.headAt.Add(signEvery)
+	return time.Since(c.signedAt) >= signEvery || slices.ContainsFunc(batch, func(s *settlement) bool { return s.entry.StartedAt.After(latest) })
+}
 
 // sign has the newest hash signed and written beside the database, once what it stands for outlasts a loss of power. The
 // mover's goroutine calls it, or whoever stands in for it.
@@ -340,7 +358,6 @@ func (m *mover) sign() {
 	if m.tx.chain.key == nil {
 		return
 	}
-	m.signedAt, m.signedSeq = time.Now(), m.tx.lastSeq
 	if err := m.transact((*transaction).sign); err != nil {
 		m.ledger.log.Warn("cannot sign the ledger's head; the next entries try again", "error", err)
 		return
@@ -353,9 +370,12 @@ func (m *mover) exportSigned() {
 	if m.tx.chain.key == nil {
 		return
 	}
+	m.exportedAt = time.Now()
 	if err := m.export(); err != nil {
-		m.ledger.log.Warn("cannot sign the ledger's head; the next entries try again", "error", err)
+		m.ledger.log.Warn("cannot write the ledger's signed head beside it; the next entries try again", "error", err)
+		return
 	}
+	m.exported = m.tx.chain.signedAt
 }
 
 func (m *mover) export() error {
@@ -372,10 +392,10 @@ func (m *mover) export() error {
 	return nil
 }
 
-// signSometimes signs when there are new entries and the last signature is not from just now.
-func (m *mover) signSometimes() {
-	if m.tx.lastSeq != m.signedSeq && time.Since(m.signedAt) >= signEvery {
-		m.sign()
+// exportSometimes writes a new head beside the database when the last one was not written just now.
+func (m *mover) exportSometimes() {
+	if m.exported != m.tx.chain.signedAt && time.Since(m.exportedAt) >= signEvery {
+		m.exportSigned()
 	}
 }
 

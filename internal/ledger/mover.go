@@ -32,11 +32,11 @@ type operation interface {
 // mover owns the connection that writes. Its goroutine takes the settlements that the journal has and books them in the
 // database, many in one transaction.
 type mover struct {
-	ledger    *Ledger
-	tx        *transaction
-	signedAt  time.Time // see sign
-	signedSeq int64
-	stale     bool // a transaction failed: what tx assumes of the file has to be read again
+	ledger     *Ledger
+	tx         *transaction
+	exported   time.Time // when the head was signed that is beside the database, and
+	exportedAt time.Time // when it, or one before it, was written there
+	stale      bool      // a transaction failed: what tx assumes of the file has to be read again
 
 	moved   atomic.Int64 // the last sequence number in the database
 	recent  recent
@@ -219,7 +219,7 @@ func (m *mover) step() {
 	m.recovered()
 	signal(m.room)
 	m.drop()
-	m.signSometimes()
+	m.exportSometimes()
 }
 
 // keep remembers settlements that are in the database, and gives back what only the way there needed.
@@ -261,6 +261,15 @@ func (m *mover) book(batch []*settlement) error {
 			if err := s.apply(tx); err != nil {
 				return fmt.Errorf("cannot book exchange %s: %w", s.entry.ID, err)
 			}
+		}
+		if !tx.chain.due(batch) {
+			return nil
+		}
+		if err := tx.flush(); err != nil {
+			return err
+		}
+		if err := tx.sign(); err != nil { // for which nothing that is booked may be lost
+			m.ledger.log.Warn("cannot sign the ledger's head; the next entries try again", "error", err)
 		}
 		return nil
 	})

@@ -135,6 +135,7 @@ func (tx *transaction) readState(ctx context.Context) error {
 	if err := tx.stmt.readState.QueryRowContext(ctx).Scan(&tx.acknowledged, &tx.lastSeq, &tx.doubtful); err != nil {
 		return fmt.Errorf("cannot read the ledger's state: %w", err)
 	}
+	tx.chain.signedAt, tx.chain.headAt = time.Time{}, time.Time{}
 	return tx.chain.readHash(ctx, tx.conn)
 }
 

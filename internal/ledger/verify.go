@@ -45,6 +45,7 @@ type Audit struct {
 	Node string
 	Key  ed25519.PublicKey // the node's
 	Copy Copy
+	Kept string // a signed head that was kept elsewhere
 	// Pause, if not nil, is called between parts of the work, so that those who write to the database are not in its way for long.
 	Pause func(ctx context.Context) error
 	// Cost calculates what an entry costs by what is stored of it, where the prices that it names are known.

@@ -16,8 +16,8 @@ const (
 
 // VerifyStart looks for damage in the ledger in the file path before it is opened, in a bounded time. A small one is
 // verified as Verify does, against itself; of a large one SQLite's quick check runs as far as it gets in some seconds,
-// and the chain of its newest entries is followed. What is signed is left to Verify: a backup that was restored ends
-// before it. Nothing is found in a ledger that there is not yet, and one that the opening will upgrade is an error. It
+// and the chain of its newest entries is followed. Of what is signed it looks only whether it can be the newest, because
+// the opening signs anew; the rest is left to Verify: a backup that was restored ends before it. Nothing is found in a ledger that there is not yet, and one that the opening will upgrade is an error. It
 // changes nothing.
 func VerifyStart(ctx context.Context, path string) (*Verified, error) {
 	return verifyStart(ctx, path, smallLedger, newest)
@@ -57,7 +57,7 @@ func (v *verification) small() error {
 	if _, err := v.entries(nil); err != nil {
 		return err
 	}
-	return errors.Join(v.end(nil), v.counters(), v.budgets())
+	return errors.Join(v.end(nil), v.counters(), v.budgets(), v.newestHead())
 }
 
 func (v *verification) large(newest int64) error {
@@ -85,7 +85,7 @@ func (v *verification) large(newest int64) error {
 	if _, err := v.entries(nil); err != nil {
 		return err
 	}
-	return v.end(nil)
+	return errors.Join(v.end(nil), v.newestHead())
 }
 
 // quickly has SQLite look through the database for some seconds. What it did not get to, a later verification does.

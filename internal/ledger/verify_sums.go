@@ -118,6 +118,11 @@ func (v *verification) heads(files heads) error {
 			return err
 		}
 	}
+	if v.Kept != "" {
+		if err := v.head("the signed head that was kept elsewhere", v.Kept, false); err != nil {
+			return err
+		}
+	}
 	if inside == "" && v.Audit.Key != nil { // not only with entries: that there are none in the chain may be what was changed
 		v.find("signature", "start the server once when none ran since carpool db migrate, and verify again; otherwise "+compareIt,
 			"there is a key of the node and the database has no signed head, which each start makes")
@@ -150,11 +155,49 @@ func (v *verification) head(where, text string, inside bool) error {
 		}) {
 			v.find("signature", compareIt, "%s: the chain began after entry %d, and does no more", where, h.Passed)
 		}
+		if err := v.young(where, h); err != nil {
+			return err
+		}
 	}
 	known, err := h.isIn(v.ctx, v.tx)
+	if known && v.Verified.Key != "" && h.Seq > v.Signed {
+		v.find("signature", replayed, "%s is of entry %d, and the one in the database only of entry %d: an old head was put there", where, h.Seq, v.Signed)
+	}
 	if err == nil && !known {
 		v.find("signature", compareIt+"; or an older copy took its place", "%s: entry %d as signed at %s is not in the ledger: what is at its end was removed or changed",
 			where, h.Seq, h.At.UTC().Format("2006-01-02 15:04:05"))
 	}
 	return err
+}
+
+const (
+	replayed = "somebody put an old signed head back, and what came after it may have been changed: compare with control's copy (carpool usage) and with a head " +
+		"that was kept elsewhere (carpool db verify --head)"
+	// lateness is how much later than the newest head an entry that it does not cover may have begun. See due: it is signEvery at most.
+	lateness = time.Minute
+)
+
+// young tells of entries that began when the newest head must have been another one.
+func (v *verification) young(where string, h *Head) error {
+	var n, first int64
+	err := v.tx.QueryRowContext(v.ctx, `SELECT count(*), coalesce(min(seq), 0) FROM entries WHERE seq > ? AND started_at > ?`,
+		h.Seq, h.At.Add(lateness).UnixMicro()).Scan(&n, &first)
+	if n > 0 {
+		v.find("signature", replayed, "%s is from %s, and %d entries after it, from %d on, began more than a minute later: it is not the newest that was signed",
+			where, h.At.UTC().Format("2006-01-02 15:04:05"), n, first)
+	}
+	return err
+}
+
+// newestHead looks only whether the head in the database can be the newest.
+func (v *verification) newestHead() error {
+	var inside string
+	if err := v.tx.QueryRowContext(v.ctx, `SELECT signed FROM chain`).Scan(&inside); err != nil {
+		return err
+	}
+	h, err := readHead(inside)
+	if err != nil {
+		return nil //nolint:nilerr // what is signed and how is left to Verify
+	}
+	return v.young("the signed head in the database", h)
 }

@@ -110,6 +110,74 @@ func TestVerifyWithoutAnySignature(t *testing.T) {
 	}
 }
 
+// TestVerifyAnOldHead: a head that was signed once is no head for what was booked since, wherever it is put, unless that was
+// within a minute.
+func TestVerifyAnOldHead(t *testing.T) {
+	path, c := file(t), noon()
+	l := signing(t, path, c)
+	old := read(t, path+".head")
+	use(t, l, "a")
+	c.set("2026-11-23T12:10:00Z")
+	use(t, l, "b", "c", "d", "e")
+	shut(t, l)
+	newest := read(t, path+".head")
+	clean(t, path)
+	change(t, path, `DELETE FROM entries WHERE seq = 5; UPDATE counters SET used = used - 7; UPDATE chain SET signed = '`+old+`'`)
+	write(t, path+".head", []byte(old))
+	const want = "signature: the signed head in the database is from 2026-11-23 12:00:00, and 3 entries after it, from 2 on, began more than a minute later"
+	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.HasPrefix(all[0], want) {
+		t.Errorf("found %q", all)
+	}
+	if v, err := ledger.VerifyStart(t.Context(), path); err != nil || len(v.Findings) != 1 {
+		t.Errorf("at the start: %+v %v", v, err)
+	}
+	if _, all := found(t, path, ledger.Audit{Kept: newest}); len(all) != 2 || !strings.HasPrefix(all[1], "signature: the signed head that was kept elsewhere: entry 5") {
+		t.Errorf("with the one kept elsewhere: %q", all)
+	}
+	// With everything cut off that came later only a head that was kept elsewhere tells.
+	change(t, path, `DELETE FROM entries WHERE seq > 1; UPDATE counters SET used = 7`)
+	clean(t, path)
+	if _, all := found(t, path, ledger.Audit{Kept: newest}); len(all) != 1 || !strings.HasPrefix(all[0], "signature: the signed head that was kept elsewhere: entry 5") {
+		t.Errorf("with the one kept elsewhere: %q", all)
+	}
+	if _, all := found(t, path, ledger.Audit{Kept: old}); len(all) > 0 {
+		t.Errorf("an older one proves less, and nothing wrong: %q", all)
+	}
+	if _, all := found(t, path, ledger.Audit{Kept: "hello"}); len(all) != 1 || !strings.Contains(all[0], "not a signed head") {
+		t.Errorf("something else: %q", all)
+	}
+}
+
+// TestVerifyKilled: the books of a server that died at any moment, idle for hours before or with a clock that was set,
+// have a head that is new enough.
+func TestVerifyKilled(t *testing.T) {
+	path, c := file(t), noon()
+	l := signing(t, path, c)
+	defer shut(t, l)
+	for i, at := range []string{"12:00:01", "15:00:00", "15:00:01", "12:00:00", "15:00:02", "23:00:00"} {
+		c.set("2026-11-23T" + at + "Z")
+		use(t, l, fmt.Sprint("e", i))
+		if _, err := l.Outbox(t.Context(), 0, 10); err != nil { // has it booked
+			t.Fatal(err)
+		}
+		if v := clean(t, path); v.Entries != int64(i+1) {
+			t.Errorf("at %s: %+v", at, v)
+		}
+		if v, err := ledger.VerifyStart(t.Context(), path); err != nil || len(v.Findings) > 0 {
+			t.Errorf("at %s: %+v %v", at, v, err)
+		}
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestVerifyFindsWhatWasChanged(t *testing.T) {
 	for _, c := range []struct {
 		why, statements string

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"database/sql"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,6 +28,7 @@ func TestVerify(t *testing.T) {
 	g.spend(100)
 	g.spend(200)
 	g.settled(2)
+	head := filepath.Join(t.TempDir(), "head")
 	clean := func(when string, entries int64) (v verified) {
 		t.Helper()
 		g.decode(&v, "db", "verify")
@@ -48,6 +51,13 @@ func TestVerify(t *testing.T) {
 	if text := g.must("db", "verify"); !strings.Contains(text, "3 entries, 3 in the chain, 3 priced again, 3 compared with control, 2 counters, 0 open: nothing is wrong") {
 		t.Errorf("it says %s", text)
 	}
+	text, err := os.ReadFile(filepath.Join(g.data, "node.db.head"))
+	if err := errors.Join(err, os.WriteFile(head, text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if text := g.must("db", "verify", "--head", head); !strings.Contains(text, "nothing is wrong") {
+		t.Errorf("it says %s", text)
+	}
 
 	db, err := sql.Open("sqlite", filepath.Join(g.data, "node.db"))
 	if err != nil {
@@ -57,7 +67,7 @@ func TestVerify(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	r := g.run("db", "verify")
+	r := g.run("db", "verify", "--head", head)
 	if r.code != 1 {
 		t.Errorf("exit status %d", r.code)
 	}
@@ -65,5 +75,11 @@ func TestVerify(t *testing.T) {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("it does not say %q:\n%s", want, r.stdout)
 		}
+	}
+	if err := os.WriteFile(head, bytes.Replace(text, []byte("head 3"), []byte("head 2"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := g.run("db", "verify", "--head", head); r.code != 1 || !strings.Contains(r.stdout, "the signed head that was kept elsewhere: it is not a signed head") {
+		t.Errorf("a head that was changed: %d %s", r.code, r.stdout)
 	}
 }
