@@ -9,6 +9,7 @@ import (
 	"carpool/internal/ledger"
 	"carpool/internal/policy"
 	"carpool/internal/price"
+	"carpool/internal/quota"
 	"carpool/internal/wire"
 )
 
@@ -88,7 +89,7 @@ func (x *exchange) most(b *policy.Budget, body *wire.Body) (worth, error) {
 	bound := price.Bound{
 		Prompt: extent.Prompt, Output: output, Fast: x.peek.Speed == "fast", ShortLife: extent.ShortLife, GlobalGeo: extent.GlobalGeo,
 	}
-	return worth{extent.Prompt + output, x.dearest(bound)}, nil
+	return worth{quota.Add(extent.Prompt, output), x.dearest(bound)}, nil
 }
 
 // dearest is what a request within a bound costs at most on the upstreams that may serve it.

@@ -92,6 +92,22 @@ func TestStrictBudgetAdmitsExactlyWhatFits(t *testing.T) {
 	}
 }
 
+// However much a request asks for, it does not come out as less than nothing.
+func TestStrictBudgetRefusesWhateverIsTooMuch(t *testing.T) {
+	for _, amount := range []string{"5000 tokens", "50 USD"} {
+		r := newRig(t, answerPlain, withBudgets(aliceHas(amount, "day", "strict")))
+		for _, n := range []string{"100000000", "9223372036854775000", "9223372036854775807"} {
+			a := r.post(strings.Replace(plainRequest, `"max_tokens":100`, `"max_tokens":`+n, 1))
+			if used, reserved := r.used("alice-day"); a.status != 429 || !strings.Contains(a.body, "more than all of it") || used != 0 || reserved != 0 {
+				t.Errorf("max_tokens %s of %s: %d %s; %d used, %d reserved", n, amount, a.status, a.body, used, reserved)
+			}
+		}
+		if a := r.post(plainRequest); a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+}
+
 // A strict budget of dollars reserves a token for each byte and all of max_tokens, at the dearest upstream's price.
 func TestStrictBudgetInDollars(t *testing.T) {
 	for _, room := range []int{1, 7} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -95,14 +96,21 @@ func (p *pot) consider(c *Claim, now time.Time) *Denied {
 	}
 	return &Denied{
 		Budget: c.Budget, Subject: c.Subject, Limit: limit, Used: used, Reserved: reserved, Asked: asked,
-		ResetsAt: p.ResetsAt(c.Span, now, used+max(asked, 1)-limit).UTC(), Temporary: quota.Room(limit, used, 0, asked),
+		ResetsAt: p.ResetsAt(c.Span, now, quota.Add(used, max(asked, 1))-limit).UTC(), Temporary: quota.Room(limit, used, 0, asked),
 	}
 }
 
+// asked is what a claim reserves. Less than nothing is a sum that has overflowed: more than all.
 func (c *Claim) asked() int64 {
-	n := max(c.Amount, 0)
-	if !c.Strict && !c.Soft {
-		n = min(n, c.Limit())
+	n := c.Amount
+	if n < 0 {
+		n = math.MaxInt64
+	}
+	switch {
+	case c.Soft: // refuses nothing, whatever is asked for, and the sum of what is held must stay one
+		return min(n, quota.MaxTokens)
+	case !c.Strict:
+		return min(n, c.Limit())
 	}
 	return n
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,6 +155,27 @@ func TestAllBudgetsOrNone(t *testing.T) {
 	if d.Budget.Name != "team-platform" {
 		t.Errorf("%+v", d)
 	}
+}
+
+// What asks for less than nothing has lost count: it fits nowhere, and no reservation is lost by it.
+func TestAmountsThatOverflowed(t *testing.T) {
+	l := open(t, file(t), noon())
+	held := strict("10 tokens", "day", 4)
+	x := reserve(t, l, claiming("a", held))
+	for _, amount := range []int64{-1, math.MinInt64, math.MaxInt64} {
+		for mode, spec := range map[string]policy.BudgetSpec{"strict": {Mode: "strict"}, "fair": {}} {
+			spec.Scope, spec.Amount, spec.Window = "user/alice", "10 tokens", "day"
+			if d := refusedBy(t, l, claiming(fmt.Sprint(mode, amount), claim(spec, amount))); d.Used != 0 || d.Reserved != 4 {
+				t.Errorf("%s %d: %+v", mode, amount, d)
+			}
+		}
+		soft := claim(policy.BudgetSpec{Scope: "user/alice", Amount: "10 tokens", Window: "day", Mode: "strict", Soft: true}, amount)
+		pay(t, reserve(t, l, claiming(fmt.Sprint("soft", amount), soft)), 0)
+	}
+	if use := budgetUse(l, held); use.Reserved != 4 {
+		t.Errorf("%+v", use)
+	}
+	pay(t, x, 4)
 }
 
 func TestFairAndSoftBudgets(t *testing.T) {

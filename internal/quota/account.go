@@ -27,7 +27,7 @@ func (a Account) Remaining() int64 {
 	if a.Unlimited() {
 		return Unlimited
 	}
-	return max(a.Limit-add(a.Used, a.Reserved), 0)
+	return max(a.Limit-Add(a.Used, a.Reserved), 0)
 }
 
 // Fits reports whether n tokens can be reserved now. Nothing (n <= 0) always fits, in an overdrawn account too.
@@ -54,7 +54,7 @@ func Reserve(n int64, accounts ...*Account) (refused []int) {
 		return refused
 	}
 	for _, a := range accounts {
-		a.Reserved = add(a.Reserved, Clamp(n))
+		a.Reserved = Add(a.Reserved, Clamp(n))
 	}
 	return nil
 }
@@ -65,11 +65,11 @@ func (a *Account) Release(n int64) { a.Reserved = max(a.Reserved-Clamp(n), 0) }
 // Settle replaces a reservation by what was really used, which may be more and then overdraws the account.
 func (a *Account) Settle(reserved, used int64) {
 	a.Release(reserved)
-	a.Used = add(a.Used, Clamp(used))
+	a.Used = Add(a.Used, Clamp(used))
 }
 
-// add sums two numbers that are not negative and stops at the largest int64.
-func add(a, b int64) int64 {
+// Add sums two numbers that are not negative and stops at the largest int64.
+func Add(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
 	}

@@ -175,7 +175,7 @@ func (p *Pot) Sum(span Span, now time.Time) (used, reserved int64) {
 	}
 	for _, s := range p.slots {
 		if rolling && now.Before(s.End) || !rolling && s.Label == label {
-			used, reserved = add(used, s.Used), add(reserved, s.Reserved)
+			used, reserved = Add(used, s.Used), Add(reserved, s.Reserved)
 		}
 	}
 	return used, reserved
@@ -211,7 +211,7 @@ func (p *Pot) Forget(before time.Time) (left bool) {
 }
 
 // Reserve holds n of the slot.
-func (s *Slot) Reserve(n int64) { s.Reserved = add(s.Reserved, max(n, 0)) }
+func (s *Slot) Reserve(n int64) { s.Reserved = Add(s.Reserved, max(n, 0)) }
 
 // Release gives a reservation back.
 func (s *Slot) Release(n int64) { s.Reserved = max(s.Reserved-max(n, 0), 0) }
@@ -219,12 +219,12 @@ func (s *Slot) Release(n int64) { s.Reserved = max(s.Reserved-max(n, 0), 0) }
 // Settle replaces a reservation by what was really used.
 func (s *Slot) Settle(reserved, used int64) {
 	s.Release(reserved)
-	s.Used = add(s.Used, max(used, 0))
+	s.Used = Add(s.Used, max(used, 0))
 }
 
 // Room reports whether n more fit under a limit of which used and reserved are gone. Nothing fits where nothing is left,
 // not even a request that is expected to cost nothing.
 func Room(limit, used, reserved, n int64) bool {
-	gone := add(max(used, 0), max(reserved, 0))
-	return gone < limit && add(gone, max(n, 0)) <= limit
+	gone := Add(max(used, 0), max(reserved, 0))
+	return gone < limit && Add(gone, max(n, 0)) <= limit
 }
