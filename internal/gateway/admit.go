@@ -23,13 +23,25 @@ const bytesPerToken = 3
 const mediaTokens = 3000
 
 // estimateInput guesses the prompt's tokens by class before anything has counted them. What lies before the last cache
-// breakpoint is taken to be read from or written to the cache.
+// breakpoint is taken to be read from or written to the cache. The guess is never more than [anthropic.Extent] has for the prompt.
 func estimateInput(r *anthropic.Request) (uncached, cached int64) {
-	uncached = int64(r.Bytes - r.CachedPrefix)
-	if r.Media > 0 {
-		uncached = max(uncached-int64(r.Media), 0) + mediaTokens*bytesPerToken
+	uncached, cached = int64(r.Bytes-r.CachedPrefix), int64(r.CachedPrefix)
+	if media := int64(r.Media); media > 0 { // it may lie on both sides of the breakpoint
+		of := min(media, uncached)
+		uncached, cached = uncached-of, cached-(media-of)
+		uncached += min(mediaTokens, media) * bytesPerToken // what looks like media may be text, a token for a byte at most
 	}
-	return (uncached + bytesPerToken - 1) / bytesPerToken, int64(r.CachedPrefix+bytesPerToken-1) / bytesPerToken
+	return (uncached + bytesPerToken - 1) / bytesPerToken, (cached + bytesPerToken - 1) / bytesPerToken
+}
+
+// estimateInput is what the prompt is charged with where nobody has counted it. A strict budget has reserved at least that.
+func (x *exchange) estimateInput() (uncached, cached int64) {
+	uncached, cached = estimateInput(x.peek)
+	if s := x.spending; s != nil && s.prompt > 0 {
+		uncached = min(uncached, s.prompt)
+		cached = min(cached, s.prompt-uncached)
+	}
+	return uncached, cached
 }
 
 // expectedTokens is what a request reserves, as the quota counts, with the plain input in it.
@@ -81,7 +93,7 @@ func (g *Gateway) admit(ctx context.Context, x *exchange, body *wire.Body) (*led
 // chargeUnsettled gives an opening the cost that it has if the process dies before the settlement: that of its prompt on the upstream that
 // comes first, since nobody will know any more to which it went.
 func (x *exchange) chargeUnsettled(e *ledger.Entry) {
-	e.InputTokens, e.CacheReadTokens = estimateInput(x.peek)
+	e.InputTokens, e.CacheReadTokens = x.estimateInput()
 	if len(x.target.Upstreams) > 0 {
 		u := x.target.Upstreams[0]
 		e.Upstream, e.Provider, e.ModelSent = u.Name, u.Provider, policy.UpstreamModel(u, x.target.Model)

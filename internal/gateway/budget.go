@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -15,8 +16,9 @@ import (
 
 // spending is what an exchange with budgets knows of them: what it was expected to use and what was used of the fullest.
 type spending struct {
-	guess worth
-	use   *ledger.BudgetUse
+	guess  worth
+	prompt int64 // tokens that the prompt has at most; 0: no budget is strict
+	use    *ledger.BudgetUse
 }
 
 // worth is what a request uses, or may use.
@@ -29,8 +31,8 @@ func (w worth) in(unit policy.Unit) int64 {
 	return w.tokens
 }
 
-// maxOutput stands for the answer of a request without max_tokens, which the API refuses.
-const maxOutput = 128_000
+// maxOutput is how many tokens an answer has at most. Without max_tokens, which the API refuses, it is what the largest models can write.
+func (x *exchange) maxOutput() int64 { return cmp.Or(x.peek.MaxTokens, 128_000) }
 
 // claims returns what a request reserves of each of its caller's budgets, nil when there are none.
 func (g *Gateway) claims(x *exchange, body *wire.Body) ([]ledger.Claim, error) {
@@ -82,10 +84,8 @@ func (x *exchange) most(b *policy.Budget, body *wire.Body) (worth, error) {
 			b.Name, extent.Unbounded, x.whomToAsk(b))))
 	}
 	extent.Prompt += int64(len(x.snapshot.Settings.SystemPrompt))
-	output := x.peek.MaxTokens
-	if output == 0 {
-		output = maxOutput
-	}
+	x.spending.prompt = extent.Prompt
+	output := x.maxOutput()
 	bound := price.Bound{
 		Prompt: extent.Prompt, Output: output, Fast: x.peek.Speed == "fast", ShortLife: extent.ShortLife, GlobalGeo: extent.GlobalGeo,
 	}

@@ -210,7 +210,7 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 // cache breakpoint was most probably read from the cache.
 func (x *exchange) guessInput() {
 	e := &x.entry
-	e.InputTokens, e.CacheReadTokens = estimateInput(x.peek)
+	e.InputTokens, e.CacheReadTokens = x.estimateInput()
 	e.Estimated = true
 	x.usage = e.Counts()
 }

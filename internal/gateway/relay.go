@@ -150,7 +150,7 @@ func (x *exchange) meter(result anthropic.Result) {
 	}
 	e.Tools = nil
 	e.ModelServed, e.MessageID, e.StopReason = result.ServingModel, result.MessageID, result.StopReason
-	settled, estimated := result.Settled(x.peek.MaxTokens)
+	settled, estimated := result.Settled(x.maxOutput())
 	if e.Uncharged = result.Uncharged(); e.Uncharged {
 		x.usage = anthropic.Usage{}
 	} else {
