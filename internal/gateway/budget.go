@@ -46,7 +46,7 @@ func (g *Gateway) claims(x *exchange, body *wire.Body) ([]ledger.Claim, error) {
 	var most *worth
 	for i, b := range budgets {
 		expected := fair
-		if b.Strict {
+		if b.Strict && !b.Soft {
 			if most == nil {
 				w, err := x.most(b.Budget, body)
 				if err != nil {

@@ -307,6 +307,23 @@ func TestStrictBudgetRefusesWhatHasNoBound(t *testing.T) {
 	}
 }
 
+// What only warns refuses nothing, whatever its mode is.
+func TestSoftBudgetThatIsStrict(t *testing.T) {
+	soft := aliceHas("20 tokens", "day", "strict")
+	soft.Soft = true
+	r := newRig(t, answerPlain, withBudgets(soft))
+	for _, tools := range []string{"", `"tools":[{"type":"web_search_20250305","name":"web_search"}],`} {
+		for range 2 {
+			if a := r.post(strings.Replace(plainRequest, `"messages"`, tools+`"messages"`, 1)); a.status != 200 {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+	}
+	if n := strings.Count(r.logs.String(), "a budget is used up to a threshold"); n != 1 {
+		t.Errorf("%d warnings are logged:\n%s", n, r.logs.String())
+	}
+}
+
 func TestLimitsOfTheOrganisation(t *testing.T) {
 	r := newRig(t, answerPlain, func(d *policy.Document) { d.Settings.Limits.RequestsPerMinute = 1 })
 	if a := r.post(plainRequest); a.status != 200 {
