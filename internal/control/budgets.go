@@ -204,8 +204,8 @@ func (c *Control) budgetParts(ctx context.Context, args fleet.BudgetArgs) (map[s
 			for _, part := range parts {
 				same := func(other fleet.BudgetUsage) bool { return other.Subject == part.Subject }
 				if i := slices.IndexFunc(sums[name], same); i >= 0 {
-					sums[name][i].Used += part.Used
-					sums[name][i].Reserved += part.Reserved
+					sums[name][i].Used = quota.Add(sums[name][i].Used, part.Used)
+					sums[name][i].Reserved = quota.Add(sums[name][i].Reserved, part.Reserved)
 				} else {
 					sums[name] = append(sums[name], part)
 				}

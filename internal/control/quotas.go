@@ -13,6 +13,7 @@ import (
 
 	"carpool/internal/fleet"
 	"carpool/internal/policy"
+	"carpool/internal/quota"
 )
 
 // The quota windows.
@@ -124,10 +125,10 @@ func (c *Control) quotas(ctx context.Context, names []string) ([]QuotaState, err
 		if err := json.Unmarshal(answer, &usage); err != nil {
 			return nil, fmt.Errorf("cannot understand a node's quota usage: %w", err)
 		}
-		for name, quota := range usage {
+		for name, windows := range usage {
 			if sum := sums[name]; sum != nil {
-				addWindow(&sum.Daily, quota.Daily)
-				addWindow(&sum.Monthly, quota.Monthly)
+				addWindow(&sum.Daily, windows.Daily)
+				addWindow(&sum.Monthly, windows.Monthly)
 			}
 		}
 	}
@@ -141,15 +142,14 @@ func (c *Control) quotas(ctx context.Context, names []string) ([]QuotaState, err
 }
 
 func addWindow(sum *fleet.WindowUsage, part fleet.WindowUsage) {
-	sum.Used += part.Used
-	sum.Reserved += part.Reserved
+	sum.Used, sum.Reserved = quota.Add(sum.Used, part.Used), quota.Add(sum.Reserved, part.Reserved)
 }
 
 func remaining(w fleet.WindowUsage) int64 {
 	if w.Limit == policy.Unlimited {
 		return policy.Unlimited
 	}
-	return max(0, w.Limit-w.Used-w.Reserved)
+	return max(0, w.Limit-quota.Add(w.Used, w.Reserved))
 }
 
 // resetTimes returns when the day and the month end in now's zone.

@@ -3,7 +3,6 @@ package control
 import (
 	"cmp"
 	"context"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"carpool/internal/fleet"
 	"carpool/internal/policy"
 	"carpool/internal/price"
+	"carpool/internal/quota"
 )
 
 // RepriceQuery selects exchanges and says what they are to be priced by.
@@ -52,18 +52,10 @@ type RepricedTotals struct {
 
 func (t *RepricedTotals) add(o RepricedTotals) {
 	t.Requests += o.Requests
-	t.Booked, t.Repriced = saturated(t.Booked, o.Booked), saturated(t.Repriced, o.Repriced)
+	t.Booked, t.Repriced = quota.Add(t.Booked, o.Booked), quota.Add(t.Repriced, o.Repriced)
 	t.Difference = t.Repriced - t.Booked
 	t.Unpriced += o.Unpriced
 	t.Inexact += o.Inexact
-}
-
-// saturated adds amounts that are not negative.
-func saturated(a, b int64) int64 {
-	if sum := a + b; sum >= 0 {
-		return sum
-	}
-	return math.MaxInt64
 }
 
 type repriceInput struct {

@@ -373,7 +373,7 @@ func (c *Control) report(ctx context.Context, in *Range) (Report, error) {
 	}
 	r.Cost = ReportCost{
 		MicroUSD: all.Cost, CacheSavingsMicroUSD: all.CacheSavings, Unpriced: all.Unpriced, Estimated: all.Estimated,
-		CacheReadShare: average(all.CacheRead, all.Input+all.CacheRead+all.CacheWrite5m+all.CacheWrite1h),
+		CacheReadShare: average(all.CacheRead, all.Prompt()),
 	}
 	if r.ActiveUsers, r.Sessions, err = c.store.Distinct(ctx, f); err != nil {
 		return Report{}, err

@@ -10,6 +10,7 @@ import (
 
 // Charge prices an entry by a table as of its start. u is what it is settled with, of which an [Entry] keeps the sum and the report that it
 // follows from. Counting tokens costs nothing, and neither does what used nothing: no price is looked up for them.
+// One that costs [price.MaxCost] is marked as estimated, since nobody can believe what it follows from.
 func (e *Entry) Charge(prices *price.Table, u anthropic.Usage) {
 	e.Cost, e.CacheSavings, e.Unpriced, e.PriceRule, e.PriceVersion = 0, 0, false, "", ""
 	r := e.priced(u)
@@ -18,6 +19,7 @@ func (e *Entry) Charge(prices *price.Table, u anthropic.Usage) {
 	}
 	cost := prices.Cost(e.StartedAt, r)
 	e.Cost, e.Unpriced, e.PriceRule, e.PriceVersion = cost.Total, cost.Unpriced, cost.Rule, prices.Version()
+	e.Estimated = e.Estimated || cost.Total == price.MaxCost
 	if plain, cached := r.Uncached(); cached {
 		e.CacheSavings = prices.Cost(e.StartedAt, plain).Total - cost.Total
 	}

@@ -109,6 +109,15 @@ func TestCosts(t *testing.T) {
 			want:   1000*5 + 100*25, estimated: true, outcome: fleet.OutcomeCut,
 		},
 		{
+			why: "a report that nobody can believe",
+			answer: answerStream(
+				messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(8),
+				messageDelta(`"end_turn"`, `{"output_tokens":25,"iterations":[`+
+					strings.TrimSuffix(strings.Repeat(`{"type":"message","input_tokens":9007199254740992,"output_tokens":9007199254740992},`, 64), ",")+`]}`), messageStop,
+			),
+			want: price.MaxCost, estimated: true,
+		},
+		{
 			why: "an error in the middle",
 			answer: answerStream(
 				messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(400), event(`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`),

@@ -12,6 +12,7 @@ import (
 
 	"carpool/internal/fleet"
 	"carpool/internal/policy"
+	"carpool/internal/price"
 	"carpool/internal/quota"
 )
 
@@ -27,7 +28,7 @@ func Spent(unit policy.Unit, e *Entry) int64 {
 		return 0
 	}
 	if unit == policy.Dollars {
-		return max(e.Cost, 0)
+		return min(max(e.Cost, 0), price.MaxCost)
 	}
 	var sum int64
 	for _, n := range [...]int64{e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWrite5mTokens, e.CacheWrite1hTokens} {

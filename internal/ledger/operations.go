@@ -334,24 +334,25 @@ func (p *pruning) count(tx *transaction) (last int64, err error) {
 			return 0, err
 		}
 		for i := range charges {
-			spent[charges[i].slotKey] += charges[i].amount
+			spent[charges[i].slotKey] = quota.Add(spent[charges[i].slotKey], charges[i].amount)
 		}
 		if tokens != 0 {
-			gone[accountKey{user, quota.Daily, day}] += tokens
-			gone[accountKey{user, quota.Monthly, month}] += tokens
+			for _, key := range [...]accountKey{{user, quota.Daily, day}, {user, quota.Monthly, month}} {
+				gone[key] = quota.Add(gone[key], tokens)
+			}
 		}
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return 0, err
 	}
 	for key, tokens := range gone {
-		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE counters SET pruned = pruned + ? WHERE user_name = ? AND period = ? AND label = ?`,
+		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE counters SET pruned = min(pruned + ?, `+most+`) WHERE user_name = ? AND period = ? AND label = ?`,
 			tokens, key.user, string(key.window), key.label); err != nil {
 			return 0, err
 		}
 	}
 	for key, amount := range spent {
-		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE budget_counters SET pruned = pruned + ?
+		if _, err := tx.conn.ExecContext(context.Background(), `UPDATE budget_counters SET pruned = min(pruned + ?, `+most+`)
 			WHERE budget = ? AND subject = ? AND series = ? AND label = ?`, amount, key.budget, key.subject, key.series, key.label); err != nil {
 			return 0, err
 		}

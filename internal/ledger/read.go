@@ -30,12 +30,12 @@ type Totals struct {
 	CacheSavings       int64 `json:"cacheSavingsMicroUsd"`
 }
 
-// Totals sums up the entries that the filter chooses.
+// Totals sums up the entries that the filter chooses. Sums are exact up to 2⁵³, which is nine billion dollars, and never fail.
 func (l *Ledger) Totals(ctx context.Context, f Filter) (Totals, error) {
-	query := `SELECT count(*), coalesce(sum(outcome NOT IN (?, ?)), 0), coalesce(sum(input), 0), coalesce(sum(output), 0),
-		coalesce(sum(cache_read), 0), coalesce(sum(cache_write_5m), 0), coalesce(sum(cache_write_1h), 0),
-		coalesce(sum(thinking), 0), coalesce(sum(quota_tokens), 0),
-		coalesce(sum(body ->> 'costMicroUsd'), 0), coalesce(sum(body ->> 'cacheSavingsMicroUsd'), 0)
+	query := `SELECT count(*), coalesce(sum(outcome NOT IN (?, ?)), 0), cast(total(input) AS INTEGER), cast(total(output) AS INTEGER),
+		cast(total(cache_read) AS INTEGER), cast(total(cache_write_5m) AS INTEGER), cast(total(cache_write_1h) AS INTEGER),
+		cast(total(thinking) AS INTEGER), cast(total(quota_tokens) AS INTEGER),
+		cast(total(body ->> 'costMicroUsd') AS INTEGER), cast(total(body ->> 'cacheSavingsMicroUsd') AS INTEGER)
 		FROM entries WHERE endpoint = ?`
 	args := []any{string(fleet.OutcomeFinished), string(fleet.OutcomeCanceled), EndpointMessages}
 	if f.User != "" {

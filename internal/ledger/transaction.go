@@ -64,10 +64,14 @@ const (
 	entryColumns = 19
 	rowsAtOnce   = 32
 
+	// most is where counters stop, as [quota.Add] does. Beyond it SQLite goes on in floating point, which a counter does not take: no
+	// entry could be booked any more.
+	most = `9223372036854775807`
+
 	addUsed = `INSERT INTO counters (user_name, period, label, ends_at, used, waived) VALUES (?1, ?2, ?3, ?4, ?5, 0)
-		ON CONFLICT DO UPDATE SET used = used + ?5, ends_at = ?4`
+		ON CONFLICT DO UPDATE SET used = min(used + ?5, ` + most + `), ends_at = ?4`
 	addSpent = `INSERT INTO budget_counters (budget, subject, series, label, ends_at, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-		ON CONFLICT DO UPDATE SET used = used + ?6, ends_at = ?5`
+		ON CONFLICT DO UPDATE SET used = min(used + ?6, ` + most + `), ends_at = ?5`
 	touchKey = `INSERT INTO keys (key_id, last_used) VALUES (?1, ?2)
 		ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)`
 )
@@ -89,13 +93,13 @@ func newTransaction(ctx context.Context, db *sql.DB, path string) (*transaction,
 		{&s.insertOpening, insertOpening},
 		{&s.deleteOpening, `DELETE FROM openings WHERE id = ?`},
 		{&s.entryExists, `SELECT EXISTS (SELECT 1 FROM entries WHERE id = ? AND started_at BETWEEN ? AND ?)`},
-		{&s.resetUser, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ? AND user_name = ?`},
-		{&s.resetAll, `UPDATE counters SET waived = waived + used, used = 0 WHERE period = ? AND label = ?`},
+		{&s.resetUser, `UPDATE counters SET waived = min(waived + used, ` + most + `), used = 0 WHERE period = ? AND label = ? AND user_name = ?`},
+		{&s.resetAll, `UPDATE counters SET waived = min(waived + used, ` + most + `), used = 0 WHERE period = ? AND label = ?`},
 		{&s.acknowledge, `UPDATE state SET acknowledged = ?`},
 		{&s.doubt, `UPDATE state SET doubtful = ?`},
 		{&s.renumber, `UPDATE entries SET seq = seq + ?1 WHERE seq > ?2 AND seq <= ?3`},
 		{&s.prune, `DELETE FROM entries WHERE seq <= ?`},
-		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ? AND used + waived = pruned`},
+		{&s.pruneCounters, `DELETE FROM counters WHERE ends_at < ? AND min(used + waived, ` + most + `) = pruned`},
 		{&s.pruneBudgets, `DELETE FROM budget_counters WHERE ends_at < ? AND used = pruned`},
 		{&s.readState, `SELECT acknowledged, max(acknowledged, coalesce((SELECT max(seq) FROM entries), 0)), doubtful FROM state`},
 		{&s.checkpoint, `PRAGMA wal_checkpoint(PASSIVE)`},
@@ -281,13 +285,13 @@ func (tx *transaction) charge(user string, w quota.Window, p quota.Period, token
 		return
 	}
 	key := accountKey{user, w, p.Label}
-	tx.charges[key] = charged{tx.charges[key].tokens + tokens, p.End.Unix()}
+	tx.charges[key] = charged{quota.Add(tx.charges[key].tokens, tokens), p.End.Unix()}
 }
 
 // spend adds a charge to its budget's counter.
 func (tx *transaction) spend(c *charge) {
 	if c.amount != 0 {
-		tx.spent[c.slotKey] = charged{tx.spent[c.slotKey].tokens + c.amount, c.ends.Unix()}
+		tx.spent[c.slotKey] = charged{quota.Add(tx.spent[c.slotKey].tokens, c.amount), c.ends.Unix()}
 	}
 }
 

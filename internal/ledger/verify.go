@@ -361,8 +361,9 @@ func (v *verification) entry(s *stored, started int64, c *copied) error {
 	v.link(s)
 	v.LastSeq, v.last = s.Seq, s.Seq
 	if s.QuotaTokens != 0 {
-		v.sums[accountKey{s.User, quota.Daily, s.day}] += s.QuotaTokens
-		v.sums[accountKey{s.User, quota.Monthly, s.month}] += s.QuotaTokens
+		for _, key := range [...]accountKey{{s.User, quota.Daily, s.day}, {s.User, quota.Monthly, s.month}} {
+			v.sums[key] = quota.Add(v.sums[key], s.QuotaTokens)
+		}
 	}
 	charges, err := readCharges(s.charges)
 	if err != nil {
@@ -370,7 +371,7 @@ func (v *verification) entry(s *stored, started int64, c *copied) error {
 	}
 	for i := range charges {
 		c := &charges[i]
-		v.spent[c.slotKey] = spent{v.spent[c.slotKey].amount + c.amount, c.ends.Unix()}
+		v.spent[c.slotKey] = spent{quota.Add(v.spent[c.slotKey].amount, c.amount), c.ends.Unix()}
 	}
 	e, err := decode(s.body, s.Node, s.Seq)
 	if err != nil {

@@ -27,7 +27,7 @@ func (v *verification) counters() error {
 		if !key.endsAt(ends) {
 			v.find("counters", do, "%s quota of %s in %s: the counter says that it ends at %s", key.window, key.user, key.label, time.Unix(ends, 0).UTC().Format(time.RFC3339))
 		}
-		if has, want := used+waived, v.sums[key]+pruned; has != want {
+		if has, want := quota.Add(used, waived), quota.Add(v.sums[key], pruned); has != want {
 			v.find("counters", do, "%s quota of %s in %s: the counter says %d tokens and the entries add up to %d: a drift of %d",
 				key.window, key.user, key.label, has, want, has-want)
 		}
@@ -72,7 +72,7 @@ func (v *verification) budgets() error {
 			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says that it ends at %s and the entries say %s",
 				key.budget, key.subject, key.label, key.series, time.Unix(ends, 0).UTC().Format(time.RFC3339), time.Unix(entries.ends, 0).UTC().Format(time.RFC3339))
 		}
-		if want := entries.amount + pruned; used != want {
+		if want := quota.Add(entries.amount, pruned); used != want {
 			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says %d and the entries add up to %d: a drift of %d",
 				key.budget, key.subject, key.label, key.series, used, want, used-want)
 		}

@@ -57,9 +57,13 @@ func (r Request) As(id string) Request {
 	return r
 }
 
+// MaxCost is the most that one exchange costs: a million dollars, in micro-dollars. No real one comes near it. A report of usage
+// that does is nonsense, and must not make every sum that it is part of nonsense as well.
+const MaxCost = 1_000_000_000_000
+
 // Cost is what an exchange costs, in micro-dollars.
 type Cost struct {
-	Total int64 // rounded half up, once; math.MaxInt64 when it is more
+	Total int64 // rounded half up, once; MaxCost when it is more
 	Parts Parts
 	// Unpriced says that some of it has no published or configured price and was charged by a rule of its own, which Rule names.
 	Unpriced bool
@@ -198,7 +202,7 @@ func (b *bill) cost() Cost {
 	var parts [classes]int64
 	for class, a := range b.sums {
 		sum = sum.plus(a)
-		total := sum.micro()
+		total := min(sum.micro(), MaxCost)
 		parts[class] = total - c.Total
 		c.Total = total
 	}

@@ -127,11 +127,10 @@ func (b *Books) RollupDrift(ctx context.Context) (d Drift, err error) {
 		return Drift{}, fmt.Errorf("the schema of control's database is version %d, from before this Carpool (%d); start the server once, which brings it up to date",
 			schema.Have, schema.Known)
 	}
+	//nolint:gosec // only constants are joined
 	row := b.tx.QueryRowContext(ctx, `SELECT r.requests - g.entries, r.tokens - g.tokens, r.cost - g.cost FROM
-		(SELECT CAST(COALESCE(SUM(e.requests), 0) AS BIGINT) AS requests, CAST(COALESCE(SUM(`+allTokens+`), 0) AS BIGINT) AS tokens,
-			CAST(COALESCE(SUM(e.cost_micro_usd), 0) AS BIGINT) AS cost FROM rollups AS e) AS r,
-		(SELECT CAST(COALESCE(SUM(entries), 0) AS BIGINT) AS entries, CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
-			CAST(COALESCE(SUM(cost_micro_usd), 0) AS BIGINT) AS cost FROM removals) AS g`)
+		(SELECT `+sumOf("e.requests")+` AS requests, `+sumOf(allTokens)+` AS tokens, `+sumOf("e.cost_micro_usd")+` AS cost FROM rollups AS e) AS r,
+		(SELECT `+sumOf("entries")+` AS entries, `+sumOf("tokens")+` AS tokens, `+sumOf("cost_micro_usd")+` AS cost FROM removals) AS g`)
 	if err := row.Scan(&d.Requests, &d.Tokens, &d.Cost); err != nil {
 		return Drift{}, fmt.Errorf("cannot compare the roll-ups: %w", err)
 	}

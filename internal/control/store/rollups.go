@@ -117,7 +117,7 @@ func (t *Tx) addRollups(ctx context.Context, grain time.Duration, condition stri
 	}
 	columns = append(columns, "first_at", "last_at", "end_at")
 	for _, m := range measures() {
-		columns, add = append(columns, m.column), append(add, m.column+" = rollups."+m.column+" + excluded."+m.column)
+		columns, add = append(columns, m.column), append(add, m.column+" = "+clamped("rollups."+m.column+" + excluded."+m.column))
 	}
 	columns = append(columns, "digest")
 	//nolint:gosec // only constants are joined

@@ -35,14 +35,37 @@ func (s *Sum) Add(o Sum) {
 	}
 	ours, theirs := s.numbers(), o.numbers()
 	for i := range ours {
-		*ours[i].(*int64) += *theirs[i].(*int64) //nolint:forcetypeassert // numbers holds nothing else
+		n := ours[i].(*int64)             //nolint:forcetypeassert // numbers holds nothing else
+		*n = add(*n, *theirs[i].(*int64)) //nolint:forcetypeassert // the same
 	}
 }
 
-// Tokens are those of all classes.
-func (s *Sum) Tokens() int64 {
-	return s.Input + s.Output + s.CacheRead + s.CacheWrite5m + s.CacheWrite1h
+// maxSum is where sums stop, on either side of 0: two of them never overflow, in whatever database.
+const maxSum = 4_000_000_000_000_000_000
+
+// add sums two numbers, which may be beyond maxSum.
+func add(a, b int64) int64 {
+	return min(max(clamp(a)+clamp(b), -maxSum), maxSum)
 }
+
+func clamp(n int64) int64 { return min(max(n, -maxSum), maxSum) }
+
+// clamped is clamp in SQL.
+func clamped(n string) string {
+	return fmt.Sprintf("CASE WHEN %[1]s > %[2]d THEN %[2]d WHEN %[1]s < -%[2]d THEN -%[2]d ELSE CAST(%[1]s AS BIGINT) END", n, int64(maxSum))
+}
+
+// sumOf adds an expression up over a group, to maxSum at most. SQLite gives up on a sum of whole numbers that overflows; as floating point
+// it is exact up to 2⁵³, which is nine billion dollars. In PostgreSQL it is exact.
+func sumOf(of string) string { return clamped("COALESCE(SUM(1.0 * (" + of + ")), 0)") }
+
+// Prompt are the tokens of all classes of input.
+func (s *Sum) Prompt() int64 {
+	return add(s.Input, add(s.CacheRead, add(s.CacheWrite5m, s.CacheWrite1h)))
+}
+
+// Tokens are those of all classes.
+func (s *Sum) Tokens() int64 { return add(s.Prompt(), s.Output) }
 
 // numbers lists the fields in the order of measures.
 func (s *Sum) numbers() []any {
@@ -69,7 +92,7 @@ func (s *Sum) grouped(n int) []any {
 	return append(fields, s.fields()...)
 }
 
-const allTokens = "e.input_tokens + e.output_tokens + e.cache_read_tokens + e.cache_write_5m_tokens + e.cache_write_1h_tokens"
+const allTokens = "1.0 * e.input_tokens + e.output_tokens + e.cache_read_tokens + e.cache_write_5m_tokens + e.cache_write_1h_tokens"
 
 // measure is something that is summed: the column of a roll-up that has the sum, and what it is the sum of over entries.
 type measure struct{ column, of string }
@@ -99,8 +122,7 @@ func measures() []measure {
 	}
 }
 
-// sumColumns are what a Sum has but for its groups, over entries or roll-ups called e. They are cast because PostgreSQL's SUM of BIGINT
-// is NUMERIC.
+// sumColumns are what a Sum has but for its groups, over entries or roll-ups called e.
 func sumColumns(rolled bool) string {
 	columns := []string{"MIN(e.started_at) AS first_at", "MAX(e.started_at) AS last_at", "MAX(e.started_at + e.duration_ms * 1000) AS end_at"}
 	if rolled {
@@ -111,7 +133,7 @@ func sumColumns(rolled bool) string {
 		if rolled {
 			of = "e." + m.column
 		}
-		columns = append(columns, "CAST(COALESCE(SUM("+of+"), 0) AS BIGINT) AS "+m.column)
+		columns = append(columns, sumOf(of)+" AS "+m.column)
 	}
 	return strings.Join(columns, ", ")
 }
@@ -176,12 +198,12 @@ func (s *Store) Sums(ctx context.Context, f Filter, by ...Dimension) ([]Sum, err
 	}
 	columns := append(names(len(by)), "COALESCE(MIN(e.first_at), 0)", "COALESCE(MAX(e.last_at), 0)", "COALESCE(MAX(e.end_at), 0)")
 	for _, m := range measures() {
-		columns = append(columns, "CAST(COALESCE(SUM(e."+m.column+"), 0) AS BIGINT)")
+		columns = append(columns, sumOf("e."+m.column))
 	}
 	query := "SELECT " + strings.Join(columns, ", ") + " FROM (" + parts + ") AS e"
 	if len(by) > 0 {
 		groups := strings.Join(names(len(by)), ", ")
-		query += " GROUP BY " + groups + " ORDER BY SUM(" + allTokens + ") DESC, SUM(e.requests) DESC, " + groups
+		query += " GROUP BY " + groups + " ORDER BY " + sumOf(allTokens) + " DESC, SUM(e.requests) DESC, " + groups
 	}
 	sums, err := collect(ctx, s.db, func(s *Sum) []any { return s.grouped(len(by)) }, query, all...)
 	if err != nil {
