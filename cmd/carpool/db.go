@@ -45,7 +45,8 @@ func newDBVerifyCommand(a *app) *cobra.Command {
 		Long: `Check the databases of a server, which may be running: that SQLite finds both whole, that no entry of the ledger
 was changed, removed or moved (each has the hash of the one before it, and the newest is signed), that every quota
 counter is what its entries add up to, that what an entry costs follows from its usage, and that control has the
-same entries, or roll-ups of them that add up. Nothing is changed. The exit status is 1 when anything is wrong; each finding says what to do.
+same entries, or roll-ups of them that add up. Nothing is changed. The exit status is 1 when anything is wrong; each
+finding says what to do.
 
 The files are read directly, so this runs on the server's machine with --config or --data. With --head the ledger is also
 compared with a copy of node.db.head that was kept elsewhere: it must still have all entries up to that one, as they were.`,

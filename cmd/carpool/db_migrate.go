@@ -38,8 +38,8 @@ func newDBMigrateCommand(a *app) *cobra.Command {
 		Use:   "migrate",
 		Short: "Bring both databases up to date with this Carpool",
 		Long: `Bring the schemas of both databases of a stopped server up to date with this Carpool, after a backup into the folder
-backups of the data folder, which 'carpool db restore' takes back; the last three of these are kept. A server does the same when it starts. Databases that a
-newer Carpool wrote are refused.`,
+backups of the data folder, which 'carpool db restore' takes back; the last three of these are kept. A server does the
+same when it starts. Databases that a newer Carpool wrote are refused.`,
 		Example: "  carpool db migrate --dry-run --config carpool.yaml\n  carpool db migrate --config carpool.yaml",
 		Args:    arguments(),
 	}

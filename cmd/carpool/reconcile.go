@@ -64,6 +64,12 @@ docs/reports.md says what drift is to be expected.`,
 			if (f.from == "") == (f.otel == "") {
 				return usagef("give one of --from and --otel")
 			}
+			switch { // a filter that is not applied would be a wrong answer
+			case f.from != "" && f.user != "":
+				return usagef("--user is for --otel: the report does not know users")
+			case f.otel != "" && f.workspace != "":
+				return usagef("--workspace is for --from: telemetry does not know workspaces")
+			}
 			return a.withClient(func(c *control.Client) error {
 				if f.otel != "" {
 					return a.reconcileRequests(cmd.Context(), c, &f, tolerance)
@@ -78,7 +84,7 @@ docs/reports.md says what drift is to be expected.`,
 	flags.StringVar(&f.since, "since", "", "from `WHEN` on; with --from API, UTC days")
 	flags.StringVar(&f.until, "until", "", "up to `WHEN`; a date itself is left out")
 	flags.StringVar(&f.upstream, "upstream", "", "only what this `UPSTREAM` served")
-	flags.StringVar(&f.workspace, "workspace", "", "only what the report says of this workspace, by its `ID`")
+	flags.StringVar(&f.workspace, "workspace", "", "with --from, only what the report says of this workspace, by its `ID`")
 	flags.StringVar(&f.user, "user", "", "with --otel, only requests of this `USER`")
 	flags.StringVar(&f.keyEnv, "admin-key-env", defaultAdminKey, "environment `VARIABLE` that holds the Admin key")
 	flags.StringVar(&f.keyFile, "admin-key-file", "", "`FILE` that holds the Admin key")

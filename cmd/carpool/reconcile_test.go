@@ -205,6 +205,9 @@ func TestReconcile(t *testing.T) {
 		args   []string
 	}{
 		{2, "give one of --from and --otel", []string{"reconcile"}},
+		{2, "the report does not know users", append(api, "--user", "alice")},
+		{2, "telemetry does not know workspaces", []string{"reconcile", "--otel", file, "--workspace", "w1"}},
+		{1, "cannot ask the Admin API at http://127.0.0.1:1: dial tcp", append(api, "--api-url", "http://127.0.0.1:1")},
 		{2, "--tolerance does not take", []string{"reconcile", "--from", "API", "--tolerance", "2"}},
 		{1, "ANTHROPIC_ADMIN_KEY is not set", []string{"reconcile", "--from", "API"}},
 		{1, "and nothing else", []string{"reconcile", "--from", "API", "--api-url", p.URL, "--admin-key-file", file}},

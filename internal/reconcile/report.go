@@ -271,7 +271,10 @@ func (a API) page(ctx context.Context, path string, query url.Values) (*page, er
 	req.Header.Set("Anthropic-Version", "2023-06-01")
 	resp, err := a.HTTP.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask the Admin API: %w", err)
+		if whole, ok := errors.AsType[*url.Error](err); ok {
+			err = whole.Err // without the query, which hides the cause
+		}
+		return nil, fmt.Errorf("cannot ask the Admin API at %s: %w", a.URL, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // the body was read
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
