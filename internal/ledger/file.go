@@ -123,7 +123,11 @@ func dsn(path string, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", Path: urlPath(path), RawQuery: query.Encode()}).String()
 }
 
+// urlPath is a path as SQLite takes it in a URL: absolute, or its first folder would be a host.
 func urlPath(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		path = whole
+	}
 	path = filepath.ToSlash(path)
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // C:/…
