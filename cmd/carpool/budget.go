@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -40,6 +41,24 @@ func (f *budgetFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&s.Message, "message", "", "`TEXT` at the end of refusals: whom to ask for more")
 }
 
+// checkMode says what both commands take; for one of them the server would speak of its JSON.
+func (f *budgetFlags) checkMode() error {
+	switch f.spec.Mode {
+	case "", policy.ModeStrict, policy.ModeFair:
+		return nil
+	}
+	return usagef("the flag --mode does not take %q: it is one of %s, %s", f.spec.Mode, policy.ModeStrict, policy.ModeFair)
+}
+
+// termsOf is a budget in a few words.
+func termsOf(b control.Budget) string {
+	scope := b.Scope
+	if b.PerMember {
+		scope = "each member of " + scope
+	}
+	return fmt.Sprintf("%s per %s for %s", b.Amount, windowOf(b), scope)
+}
+
 func newBudgetAddCommand(a *app) *cobra.Command {
 	var f budgetFlags
 	cmd := &cobra.Command{
@@ -51,6 +70,9 @@ func newBudgetAddCommand(a *app) *cobra.Command {
 		Args: arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.spec.Name = args[0]
+			if err := f.checkMode(); err != nil {
+				return err
+			}
 			if err := f.spec.Validate(); err != nil {
 				return err
 			}
@@ -59,7 +81,7 @@ func newBudgetAddCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.done(b, "budget %s added: %s per %s for %s", b.Name, b.Amount, b.Window, b.Scope)
+				return a.done(b, "budget %s added: %s", b.Name, termsOf(b))
 			})
 		},
 	}
@@ -183,6 +205,9 @@ is changed: then nothing is.`,
 		Example: "  carpool budget set alice-day --amount '8 USD'\n  carpool budget set alice-day --mode fair --overdraft '1 USD'",
 		Args:    arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.checkMode(); err != nil {
+				return err
+			}
 			patch, changes := f.patch(cmd)
 			if !changes {
 				return nothingToChange(cmd)
@@ -192,7 +217,7 @@ is changed: then nothing is.`,
 				if err != nil {
 					return err
 				}
-				return a.done(b, "budget %s changed: %s per %s for %s", b.Name, b.Amount, b.Window, b.Scope)
+				return a.done(b, "budget %s changed: %s", b.Name, termsOf(b))
 			})
 		},
 	}

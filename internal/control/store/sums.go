@@ -158,7 +158,7 @@ const (
 	ByQuarter  Dimension = "CAST(e.started_at - e.started_at % 900000000 AS TEXT)"
 )
 
-// columns returns the dimension over entries or roll-ups, which do not know sessions, and of agents only whether they are main ones.
+// column returns the dimension over entries or roll-ups, which do not know sessions, and of agents only whether they are main ones.
 func (d Dimension) column(rolled bool) string {
 	if rolled && (d == BySession || d == ByParent) {
 		return "''"
