@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/url"
 	"os"
 	"time"
 
@@ -25,7 +24,7 @@ func OpenBooks(ctx context.Context, path string) (_ *Books, err error) {
 		return nil, fmt.Errorf("cannot read the database: %w", err)
 	}
 	b := &Books{}
-	if b.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)"); err != nil {
+	if b.db, err = sql.Open("sqlite", dsn(path, "mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)")); err != nil {
 		return nil, fmt.Errorf("cannot read the database %s: %w", path, err)
 	}
 	if b.tx, err = b.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}); err != nil {

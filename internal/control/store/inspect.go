@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -74,7 +73,7 @@ func Copy(ctx context.Context, path, into string) (err error) {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("cannot copy the database: %w", err)
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas)
+	db, err := sql.Open("sqlite", dsn(path, pragmas))
 	if err != nil {
 		return fmt.Errorf("cannot copy the database %s: %w", path, err)
 	}

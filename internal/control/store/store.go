@@ -31,6 +31,11 @@ type Store struct {
 // not be forgotten, and entries come in batches, so that one flush to disk serves many.
 const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate"
 
+// dsn names the database at path, which may be relative, with what its connections are to be.
+func dsn(path, query string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query
+}
+
 // Open opens the SQLite database at path, makes it (readable by its owner only) when it does not exist, and brings its
 // schema up to date.
 func Open(ctx context.Context, path string) (*Store, error) {
@@ -44,7 +49,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("cannot open the database: %w", err)
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas)
+	db, err := sql.Open("sqlite", dsn(path, pragmas))
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the database %s: %w", path, err)
 	}
