@@ -25,6 +25,7 @@ type restored struct {
 	Restored []string `json:"restored"`
 	Kept     string   `json:"kept,omitempty"` // folder of what was there before
 	Missing  []string `json:"missing"`        // what the server needs besides
+	Warnings []string `json:"warnings"`       // keys in the data folder that do not belong to what was restored
 	Upgrade  bool     `json:"upgrade"`        // the backup has an older schema, of which only SQLite's integrity was checked
 }
 
@@ -72,7 +73,7 @@ still has, and goes on after what control has.`,
 			return fmt.Errorf("cannot make a folder to unpack into: %w", err)
 		}
 		defer os.RemoveAll(staged) //nolint:errcheck // what is left there harms nobody
-		result := restored{Missing: []string{}}
+		result := restored{Missing: []string{}, Warnings: []string{}}
 		if result.Restored, err = readBackup(args[0], staged, identities, *only); err != nil {
 			return err
 		}
@@ -143,6 +144,7 @@ func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string
 		if err := check(archivedControl, policies.Schema.Have, policies.Schema.Known, policies.Damage); err != nil {
 			return err
 		}
+		r.checkMasterKey(r.keyOf(archivedMasterKey, staged, masterKey(cfg)), policies)
 	}
 	if !r.holds(archivedNode) {
 		return nil
@@ -157,21 +159,63 @@ func (r *restored) verify(ctx context.Context, cfg *config.Config, staged string
 	if r.Entries = books.Entries; len(books.Schema.Pending) > 0 {
 		return nil
 	}
-	return verifyStaged(ctx, cfg, staged)
+	return r.verifyLedger(ctx, cfg, staged)
 }
 
-// verifyStaged verifies an unpacked ledger with the key that belongs to it.
-func verifyStaged(ctx context.Context, cfg *config.Config, staged string) error {
-	audit := ledger.Audit{Node: cfg.Node.Name}
-	key, err := ledger.ReadKey(filepath.Join(staged, archivedNodeKey))
-	if errors.Is(err, fs.ErrNotExist) {
-		key, err = ledger.ReadKey(nodeKey(cfg))
+// keyOf is where a key is that the restored databases will be used with: the archive's, else the data folder's.
+func (r *restored) keyOf(name, staged, place string) string {
+	if r.holds(name) {
+		return filepath.Join(staged, name)
 	}
+	return place
+}
+
+func (r *restored) warn(format string, args ...any) {
+	r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...))
+}
+
+// checkMasterKey warns of a master key that control's database was not sealed with.
+func (r *restored) checkMasterKey(path string, s control.Summary) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return // told as missing, and not made here
+	}
+	const do = "put the master.key of the server that was backed up in its place before the server starts"
+	key, err := control.LoadMasterKey(path, nil)
 	switch {
-	case err == nil:
+	case err != nil:
+		r.warn("%v; %s", err, do)
+	case !key.Fits(s):
+		r.warn("%s is not the key that the restored control.db was sealed with: the server does not start with it, its credentials cannot be read and "+
+			"developers' keys are refused; %s", archivedMasterKey, do)
+	}
+}
+
+// checkNodeKey warns of a node's key in the data folder that the ledger was not signed with.
+func (r *restored) checkNodeKey(path, signedWith string) {
+	key, err := ledger.ReadKey(path)
+	if errors.Is(err, fs.ErrNotExist) || signedWith == "" {
+		return
+	}
+	const do = "put the node.key of the server that was backed up in its place before the server starts, if you have it"
+	if err != nil {
+		r.warn("%v; %s", err, do)
+		return
+	}
+	if public, _ := key.Public().(ed25519.PublicKey); ledger.KeyID(public) != signedWith {
+		r.warn("%s is the key %s, and the restored ledger was signed with %s: the next start signs with the former, and signed heads that were kept elsewhere are of another key then; %s",
+			archivedNodeKey, ledger.KeyID(public), signedWith, do)
+	}
+}
+
+// verifyLedger verifies an unpacked ledger with the key that came with it. That of the data folder may be another server's.
+func (r *restored) verifyLedger(ctx context.Context, cfg *config.Config, staged string) error {
+	audit := ledger.Audit{Node: cfg.Node.Name}
+	if r.holds(archivedNodeKey) {
+		key, err := ledger.ReadKey(filepath.Join(staged, archivedNodeKey))
+		if err != nil {
+			return err
+		}
 		audit.Key, _ = key.Public().(ed25519.PublicKey)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
 	}
 	v, err := ledger.Verify(ctx, filepath.Join(staged, archivedNode), audit)
 	if err != nil {
@@ -183,6 +227,9 @@ func verifyStaged(ctx context.Context, cfg *config.Config, staged string) error 
 	}
 	if len(wrong) > 0 {
 		return errors.Join(append(wrong, errors.New("the books in the backup are not as they should be; nothing was changed"))...)
+	}
+	if !r.holds(archivedNodeKey) {
+		r.checkNodeKey(nodeKey(cfg), v.Key)
 	}
 	return nil
 }
@@ -286,6 +333,9 @@ func (r *restored) text() string {
 	}
 	if r.Upgrade {
 		text.WriteString("The backup is of an older Carpool: the next start brings it up to date, and carpool db verify verifies it then.\n")
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(&text, "Warning: %s.\n", warning)
 	}
 	if len(r.Missing) > 0 {
 		fmt.Fprintf(&text, "Put %s back before the server starts.\n", strings.Join(r.Missing, " and "))

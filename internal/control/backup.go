@@ -16,6 +16,15 @@ type Summary = store.Summary
 // Inspect reads control's database at path, whatever its schema, without changing it.
 func Inspect(ctx context.Context, path string) (Summary, error) { return store.Inspect(ctx, path) }
 
+// Fits reports whether the key is the one that a database of control was sealed with. One without any policy fits all.
+func (m MasterKey) Fits(s Summary) bool {
+	if s.SealCheck == "" {
+		return true
+	}
+	_, err := m.unseal(sealCheckName, s.SealCheck)
+	return err == nil
+}
+
 // CopyClosed copies control's database at path, which no server uses, as it is, into a file like that of Backup.
 func CopyClosed(ctx context.Context, path, into string) error { return store.Copy(ctx, path, into) }
 

@@ -107,6 +107,47 @@ func TestBackupAndRestore(t *testing.T) {
 	entries(3)
 }
 
+// TestRestoreOnAnotherServer: a backup without keys is restored where a server has run that made keys of its own. It says
+// which of them do not belong to it, and with the right ones everything is as it was.
+func TestRestoreOnAnotherServer(t *testing.T) {
+	t.Parallel()
+	sim, there, here := startSim(t), t.TempDir(), t.TempDir()
+	archive := filepath.Join(there, "archive")
+	from := serveIn(t, there, sim.url, -1)
+	from.spend(100)
+	from.settled(1)
+	from.must("db", "backup", "--to", archive)
+	from.proc.terminate()
+	g := serveIn(t, here, sim.url, -1)
+	g.proc.terminate()
+
+	text := g.must("db", "restore", archive, "--yes")
+	for _, want := range []string{
+		"1 entries", "Warning: master.key is not the key that the restored control.db was sealed with", "Warning: node.key is the key ", "developers' keys are refused",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q: %s", want, text)
+		}
+	}
+	for _, name := range []string{"master.key", "node.key"} {
+		key, err := os.ReadFile(filepath.Join(from.data, name))
+		if err := errors.Join(err, os.WriteFile(filepath.Join(g.data, name), key, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := g.must("db", "restore", archive, "--yes"); strings.Contains(text, "Warning") {
+		t.Errorf("with the right keys: %s", text)
+	}
+	g = serveIn(t, here, sim.url, -1)
+	g.spend(200)
+	g.settled(2)
+	g.proc.terminate()
+	var v verified
+	if g.decode(&v, "db", "verify"); v.Entries != 2 || len(v.Findings) > 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
 // TestRestoreOfCopies: the copies that a server makes at an interval are restored like an archive, both or one; after one the
 // node delivers what control lacks.
 func TestRestoreOfCopies(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 
 // Summary is what a database says of itself.
 type Summary struct {
-	Schema Schema
-	Damage []string // what SQLite finds wrong with it
+	Schema    Schema
+	Damage    []string // what SQLite finds wrong with it
+	SealCheck string   // see State
 }
 
 // Inspect reads the database at path, whatever its schema, without changing it.
@@ -27,8 +28,14 @@ func Inspect(ctx context.Context, path string) (s Summary, err error) {
 	if s.Damage, err = b.Damage(ctx); err != nil || len(s.Damage) > 0 {
 		return s, err
 	}
-	s.Schema, err = b.schema(ctx)
-	return s, err
+	if s.Schema, err = b.schema(ctx); err != nil || s.Schema.Have > s.Schema.Known {
+		return s, err
+	}
+	err = b.tx.QueryRowContext(ctx, "SELECT seal_check FROM policy WHERE id = 1").Scan(&s.SealCheck)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return s, fmt.Errorf("cannot read which master key the database was sealed with: %w", advise(err))
+	}
+	return s, nil
 }
 
 // Schema is where a database stands.
