@@ -60,6 +60,7 @@ type Head struct {
 	Passed  int64 // the chain begins after this number ...
 	Before  link  // ... with this hash
 	Skipped []Range
+	Counted counted
 	Seq     int64
 	Hash    link
 	At      time.Time
@@ -78,6 +79,7 @@ func (h *Head) message() []byte {
 	for _, s := range h.Skipped {
 		b = fmt.Appendf(b, "skipped %d %d %d\n", s.First, s.Last, s.At.UnixMicro())
 	}
+	b = fmt.Appendf(b, "counted %d %d %d\n", h.Counted.Waived, h.Counted.Pruned, h.Counted.Spent)
 	return fmt.Appendf(b, "head %d %x\nat %s\nkey %x\n", h.Seq, h.Hash, h.At.UTC().Format(time.RFC3339Nano), []byte(h.Key))
 }
 
@@ -98,7 +100,7 @@ func readHead(text string) (*Head, error) {
 	}
 	h := &Head{}
 	lines := strings.Split(strings.TrimSuffix(message, "\n"), "\n")
-	if len(lines) < 6 || lines[0] != headTitle {
+	if len(lines) < 7 || lines[0] != headTitle {
 		return nil, errHead
 	}
 	for _, line := range lines[1:] {
@@ -128,6 +130,8 @@ func (h *Head) read(line string) (err error) {
 		_, err = fmt.Sscanf(value, "%d %d %d", &s.First, &s.Last, &micros)
 		s.At = time.UnixMicro(micros).UTC()
 		h.Skipped = append(h.Skipped, s)
+	case "counted":
+		_, err = fmt.Sscanf(value, "%d %d %d", &h.Counted.Waived, &h.Counted.Pruned, &h.Counted.Spent)
 	case "head":
 		if _, err = fmt.Sscanf(value, "%d %s", &h.Seq, &hash); err == nil {
 			err = h.Hash.decode(hash)
@@ -262,6 +266,9 @@ func (tx *transaction) sign() error {
 	h := &Head{Node: c.node, Seq: tx.lastSeq, Hash: c.head, At: c.now()}
 	var err error
 	if h.Passed, h.Before, h.Skipped, err = readChain(ctx, tx.conn); err != nil {
+		return err
+	}
+	if h.Counted, err = tx.signedCounted(ctx); err != nil {
 		return err
 	}
 	if _, err = tx.conn.ExecContext(ctx, `UPDATE chain SET signed = ?`, h.sign(c.key)); err != nil {

@@ -114,6 +114,10 @@ type reset struct {
 }
 
 func (r *reset) apply(tx *transaction) error {
+	return tx.recount(func() error { return r.waive(tx) })
+}
+
+func (r *reset) waive(tx *transaction) error {
 	for i, w := range r.windows {
 		label := r.periods[i].Label
 		for _, user := range r.users {
@@ -283,7 +287,11 @@ type pruning struct {
 	deleted   int64
 }
 
-func (p *pruning) apply(tx *transaction) (err error) {
+func (p *pruning) apply(tx *transaction) error {
+	return tx.recount(func() error { return p.remove(tx) })
+}
+
+func (p *pruning) remove(tx *transaction) error {
 	last, err := p.count(tx)
 	if err != nil {
 		return err
@@ -296,12 +304,9 @@ func (p *pruning) apply(tx *transaction) (err error) {
 		if _, err := tx.exec(tx.stmt.prune, last); err != nil {
 			return err
 		}
-		if err := tx.sign(); err != nil {
-			return err
-		}
 	}
 	for _, stmt := range []*sql.Stmt{tx.stmt.pruneCounters, tx.stmt.pruneBudgets} {
-		if _, err = tx.exec(stmt, p.olderThan.Unix()); err != nil {
+		if _, err := tx.exec(stmt, p.olderThan.Unix()); err != nil {
 			return err
 		}
 	}

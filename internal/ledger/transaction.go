@@ -28,6 +28,8 @@ type transaction struct {
 	charges map[accountKey]charged
 	spent   map[slotKey]charged
 	used    map[string]int64 // key id to time in microseconds
+
+	recounted counted // see recount
 }
 
 type charged struct {
@@ -264,6 +266,7 @@ func (tx *transaction) begin() error {
 	clear(tx.charges)
 	clear(tx.spent)
 	clear(tx.used)
+	tx.recounted = counted{}
 	_, err := tx.exec(tx.stmt.begin)
 	return err
 }

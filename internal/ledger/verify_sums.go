@@ -11,6 +11,10 @@ import (
 )
 
 func (v *verification) counters() error {
+	unpruned, err := v.unpruned()
+	if err != nil {
+		return err
+	}
 	rows, err := v.tx.QueryContext(v.ctx, `SELECT user_name, period, label, ends_at, used, waived, pruned FROM counters ORDER BY user_name, period, label`)
 	if err != nil {
 		return err
@@ -27,7 +31,10 @@ func (v *verification) counters() error {
 		if !key.endsAt(ends) {
 			v.find("counters", do, "%s quota of %s in %s: the counter says that it ends at %s", key.window, key.user, key.label, time.Unix(ends, 0).UTC().Format(time.RFC3339))
 		}
-		if has, want := quota.Add(used, waived), quota.Add(v.sums[key], pruned); has != want {
+		if pruned < 0 || pruned > 0 && unpruned || waived < 0 {
+			v.find("counters", do, "%s quota of %s in %s: the counter says that %d tokens were used before a reset and that pruned entries had %d, which cannot be",
+				key.window, key.user, key.label, waived, pruned)
+		} else if has, want := quota.Add(used, waived), quota.Add(v.sums[key], pruned); has != want {
 			v.find("counters", do, "%s quota of %s in %s: the counter says %d tokens and the entries add up to %d: a drift of %d",
 				key.window, key.user, key.label, has, want, has-want)
 		}
@@ -54,6 +61,10 @@ func (k accountKey) endsAt(unix int64) bool {
 
 // budgets compares what is counted of budgets with what the entries were charged to.
 func (v *verification) budgets() error {
+	unpruned, err := v.unpruned()
+	if err != nil {
+		return err
+	}
 	rows, err := v.tx.QueryContext(v.ctx, `SELECT budget, subject, series, label, ends_at, used, pruned FROM budget_counters ORDER BY budget, subject, series, label`)
 	if err != nil {
 		return err
@@ -72,7 +83,9 @@ func (v *verification) budgets() error {
 			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says that it ends at %s and the entries say %s",
 				key.budget, key.subject, key.label, key.series, time.Unix(ends, 0).UTC().Format(time.RFC3339), time.Unix(entries.ends, 0).UTC().Format(time.RFC3339))
 		}
-		if want := quota.Add(entries.amount, pruned); used != want {
+		if pruned < 0 || pruned > 0 && unpruned {
+			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says that pruned entries had %d, which cannot be", key.budget, key.subject, key.label, key.series, pruned)
+		} else if want := quota.Add(entries.amount, pruned); used != want {
 			v.find("budgets", do, "budget %s of %s in %s (%s): the counter says %d and the entries add up to %d: a drift of %d",
 				key.budget, key.subject, key.label, key.series, used, want, used-want)
 		}
@@ -87,6 +100,15 @@ func (v *verification) budgets() error {
 		}
 	}
 	return nil
+}
+
+// unpruned reports whether no entry was ever pruned: they go from the first on.
+func (v *verification) unpruned() (first bool, err error) {
+	if v.passed == 0 {
+		return true, nil
+	}
+	err = v.tx.QueryRowContext(v.ctx, `SELECT EXISTS (SELECT 1 FROM entries WHERE seq = 1)`).Scan(&first)
+	return first, err
 }
 
 // heads are the files with signed heads beside the database.
@@ -124,7 +146,7 @@ func (v *verification) heads(files heads) error {
 		}
 	}
 	if inside == "" && v.Audit.Key != nil { // not only with entries: that there are none in the chain may be what was changed
-		v.find("signature", "start the server once when none ran since carpool db migrate, and verify again; otherwise "+compareIt,
+		v.find("signature", compareIt+"; nothing is wrong when no server has run since carpool db migrate, and the next start signs",
 			"there is a key of the node and the database has no signed head, which each start makes")
 	}
 	if files.aside != "" {
@@ -154,6 +176,14 @@ func (v *verification) head(where, text string, inside bool) error {
 			return a.First == b.First && a.Last == b.Last && a.At.Equal(b.At)
 		}) {
 			v.find("signature", compareIt, "%s: the chain began after entry %d, and does no more", where, h.Passed)
+		}
+		has, err := readCounted(v.ctx, v.tx)
+		if err != nil {
+			return err
+		}
+		if has != h.Counted {
+			v.find("counters", compareIt, "%s: the counters add up to %d tokens used before resets and %d of pruned entries, and %d of pruned entries in budgets; what was signed is %d, %d and %d: "+
+				"a counter was changed and no reset did it", where, has.Waived, has.Pruned, has.Spent, h.Counted.Waived, h.Counted.Pruned, h.Counted.Spent)
 		}
 		if err := v.young(where, h); err != nil {
 			return err

@@ -91,93 +91,6 @@ func use(t *testing.T, l *ledger.Ledger, ids ...string) {
 const tampered = `UPDATE entries SET body = replace(body, 'alice', 'mandy'), user_name = 'mandy', hash = NULL;
 	UPDATE counters SET user_name = 'mandy'; UPDATE chain SET passed = 5, hash = zeroblob(32)`
 
-// TestVerifyWithoutAnySignature: who takes away all signed heads, too, hides nothing.
-func TestVerifyWithoutAnySignature(t *testing.T) {
-	path := file(t)
-	l := signing(t, path, noon())
-	use(t, l, "a", "b", "c", "d", "e")
-	shut(t, l)
-	change(t, path, tampered+`; UPDATE chain SET signed = ''`)
-	if err := os.Remove(path + ".head"); err != nil {
-		t.Fatal(err)
-	}
-	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.HasPrefix(all[0], "signature: there is a key of the node") {
-		t.Errorf("found %q", all)
-	}
-	// One that no server has run on since the upgrade has no key either.
-	if v, err := ledger.Verify(t.Context(), path, ledger.Audit{}); err != nil || len(v.Findings) > 0 {
-		t.Errorf("%+v %v", v, err)
-	}
-}
-
-// TestVerifyAnOldHead: a head that was signed once is no head for what was booked since, wherever it is put, unless that was
-// within a minute.
-func TestVerifyAnOldHead(t *testing.T) {
-	path, c := file(t), noon()
-	l := signing(t, path, c)
-	old := read(t, path+".head")
-	use(t, l, "a")
-	c.set("2026-11-23T12:10:00Z")
-	use(t, l, "b", "c", "d", "e")
-	shut(t, l)
-	newest := read(t, path+".head")
-	clean(t, path)
-	change(t, path, `DELETE FROM entries WHERE seq = 5; UPDATE counters SET used = used - 7; UPDATE chain SET signed = '`+old+`'`)
-	write(t, path+".head", []byte(old))
-	const want = "signature: the signed head in the database is from 2026-11-23 12:00:00, and 3 entries after it, from 2 on, began more than a minute later"
-	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.HasPrefix(all[0], want) {
-		t.Errorf("found %q", all)
-	}
-	if v, err := ledger.VerifyStart(t.Context(), path); err != nil || len(v.Findings) != 1 {
-		t.Errorf("at the start: %+v %v", v, err)
-	}
-	if _, all := found(t, path, ledger.Audit{Kept: newest}); len(all) != 2 || !strings.HasPrefix(all[1], "signature: the signed head that was kept elsewhere: entry 5") {
-		t.Errorf("with the one kept elsewhere: %q", all)
-	}
-	// With everything cut off that came later only a head that was kept elsewhere tells.
-	change(t, path, `DELETE FROM entries WHERE seq > 1; UPDATE counters SET used = 7`)
-	clean(t, path)
-	if _, all := found(t, path, ledger.Audit{Kept: newest}); len(all) != 1 || !strings.HasPrefix(all[0], "signature: the signed head that was kept elsewhere: entry 5") {
-		t.Errorf("with the one kept elsewhere: %q", all)
-	}
-	if _, all := found(t, path, ledger.Audit{Kept: old}); len(all) > 0 {
-		t.Errorf("an older one proves less, and nothing wrong: %q", all)
-	}
-	if _, all := found(t, path, ledger.Audit{Kept: "hello"}); len(all) != 1 || !strings.Contains(all[0], "not a signed head") {
-		t.Errorf("something else: %q", all)
-	}
-}
-
-// TestVerifyKilled: the books of a server that died at any moment, idle for hours before or with a clock that was set,
-// have a head that is new enough.
-func TestVerifyKilled(t *testing.T) {
-	path, c := file(t), noon()
-	l := signing(t, path, c)
-	defer shut(t, l)
-	for i, at := range []string{"12:00:01", "15:00:00", "15:00:01", "12:00:00", "15:00:02", "23:00:00"} {
-		c.set("2026-11-23T" + at + "Z")
-		use(t, l, fmt.Sprint("e", i))
-		if _, err := l.Outbox(t.Context(), 0, 10); err != nil { // has it booked
-			t.Fatal(err)
-		}
-		if v := clean(t, path); v.Entries != int64(i+1) {
-			t.Errorf("at %s: %+v", at, v)
-		}
-		if v, err := ledger.VerifyStart(t.Context(), path); err != nil || len(v.Findings) > 0 {
-			t.Errorf("at %s: %+v %v", at, v, err)
-		}
-	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 func TestVerifyFindsWhatWasChanged(t *testing.T) {
 	for _, c := range []struct {
 		why, statements string
@@ -225,6 +138,17 @@ func TestVerifyFindsWhatWasChanged(t *testing.T) {
 		}},
 		{"a counter", `UPDATE counters SET used = 36 WHERE period = 'daily'`, []string{
 			"counters: daily quota of alice in 2026-11-23: the counter says 36 tokens and the entries add up to 35: a drift of 1",
+		}},
+		{"a counter as if it had been reset", `UPDATE counters SET waived = used, used = 0 WHERE period = 'daily'`, []string{
+			"counters: the signed head in the database: the counters add up to 35 tokens used before resets and 0 of pruned entries, and 0 of pruned entries in budgets; what was signed is 0, 0 and 0",
+		}},
+		{"less than nothing pruned", `UPDATE counters SET pruned = -used, used = 0 WHERE period = 'daily'`, []string{
+			"counters: daily quota of alice in 2026-11-23: the counter says that 0 tokens were used before a reset and that pruned entries had -35, which cannot be",
+			"counters: the signed head",
+		}},
+		{"pruned where nothing was", `UPDATE counters SET pruned = 5, used = used + 5 WHERE period = 'daily'`, []string{
+			"counters: daily quota of alice in 2026-11-23: the counter says that 0 tokens were used before a reset and that pruned entries had 5, which cannot be",
+			"counters: the signed head",
 		}},
 		{"a table", `DROP INDEX entries_by_time; CREATE INDEX entries_by_time ON entries (user_name); PRAGMA writable_schema = 1;
 			UPDATE sqlite_schema SET sql = 'CREATE INDEX entries_by_time ON entries (started_at)' WHERE name = 'entries_by_time'`, []string{
@@ -291,6 +215,7 @@ func TestVerifyAfterOperations(t *testing.T) {
 	if err := l.ResetQuota(t.Context(), nil, []quota.Window{quota.Daily}, nil); err != nil {
 		t.Fatal(err)
 	}
+	clean(t, path)
 	use(t, l, "d", "e")
 	if err := l.SkipTo(t.Context(), 4); err != nil { // 3 and 4 become 6 and 7
 		t.Fatal(err)
@@ -474,7 +399,11 @@ func TestVerifyBudgets(t *testing.T) {
 		!strings.HasSuffix(all[0], "the counter says 28 and the entries add up to 27: a drift of 1") {
 		t.Errorf("%q", all)
 	}
-	change(t, path, `UPDATE budget_counters SET used = used - 10 WHERE budget = 'user-alice';
+	change(t, path, `UPDATE budget_counters SET used = used - 1 WHERE budget = 'user-alice'; UPDATE budget_counters SET pruned = -used, used = 0 WHERE budget = 'key-k1'`)
+	if _, all := found(t, path, ledger.Audit{}); len(all) != 2 || !strings.HasPrefix(all[0], "budgets: budget key-k1 of key/k1") || !strings.HasSuffix(all[0], "pruned entries had -9, which cannot be") {
+		t.Errorf("%q", all)
+	}
+	change(t, path, `UPDATE budget_counters SET used = -pruned, pruned = 0 WHERE budget = 'key-k1'; UPDATE budget_counters SET used = used - 9 WHERE budget = 'user-alice';
 		UPDATE entries SET charges = json_remove(charges, '$[0]') WHERE seq = 3`)
 	if _, all := found(t, path, ledger.Audit{}); len(all) != 1 || !strings.HasPrefix(all[0], "chain: the chain is broken at entry 3 (c)") {
 		t.Errorf("%q", all)
