@@ -16,7 +16,7 @@ import (
 
 // spending is what an exchange with budgets knows of them: what it was expected to use and what was used of the fullest.
 type spending struct {
-	guess  worth
+	guess  size
 	prompt int64 // tokens that the prompt has at most; 0: no budget is strict
 	use    *ledger.BudgetUse
 }
@@ -24,12 +24,22 @@ type spending struct {
 // worth is what a request uses, or may use.
 type worth struct{ tokens, dollars int64 } // all classes; micro-dollars
 
+// size is what a request uses, or may use, divided into what it sends and what it gets.
+type size struct{ prompt, output worth }
+
+func (s size) sum() worth {
+	return worth{quota.Add(s.prompt.tokens, s.output.tokens), quota.Add(s.prompt.dollars, s.output.dollars)}
+}
+
 func (w worth) in(unit policy.Unit) int64 {
 	if unit == policy.Dollars {
 		return w.dollars
 	}
 	return w.tokens
 }
+
+// addedPrompt is about the most that the API adds to a prompt by itself, in tokens.
+const addedPrompt = 4096
 
 // maxOutput is how many tokens an answer has at most. Without max_tokens, which the API refuses, it is what the largest models can write.
 func (x *exchange) maxOutput() int64 { return cmp.Or(x.peek.MaxTokens, 128_000) }
@@ -42,7 +52,10 @@ func (g *Gateway) claims(x *exchange, body *wire.Body) ([]ledger.Claim, error) {
 	}
 	claims := make([]ledger.Claim, len(budgets))
 	x.spending = &spending{guess: x.guess()}
-	fair := g.habits.expect(x.habit(), x.spending.guess)
+	fair := g.habits.expect(x.habit(), x.spending.guess, size{
+		prompt: worth{tokens: int64(x.peek.Bytes+len(x.snapshot.Settings.SystemPrompt)) + addedPrompt},
+		output: worth{tokens: x.maxOutput()},
+	})
 	var most *worth
 	for i, b := range budgets {
 		expected := fair
@@ -63,15 +76,12 @@ func (g *Gateway) claims(x *exchange, body *wire.Body) ([]ledger.Claim, error) {
 }
 
 // guess is what a request will use according to its size alone.
-func (x *exchange) guess() worth {
+func (x *exchange) guess() size {
 	uncached, cached := estimateInput(x.peek)
-	output := int64(maxOutputReserve)
-	if x.peek.MaxTokens > 0 {
-		output = min(output, x.peek.MaxTokens)
-	}
-	prompt := uncached + cached
-	bound := price.Bound{Prompt: prompt, Output: output, Fast: x.peek.Speed == "fast", ShortLife: true}
-	return worth{prompt + output, x.dearest(bound)}
+	bound := price.Bound{Prompt: uncached + cached, Fast: x.peek.Speed == "fast", ShortLife: true}
+	prompt := worth{bound.Prompt, x.dearest(bound)}
+	bound.Output = min(maxOutputReserve, x.maxOutput())
+	return size{prompt, worth{bound.Output, x.dearest(bound) - prompt.dollars}}
 }
 
 // most is what a request can use at most. The error tells of a request whose body does not say that.
@@ -107,7 +117,7 @@ func (x *exchange) habit() habit { return habit{x.caller.User.Name, x.target.Mod
 // spent lets the habits learn from an exchange that has ended.
 func (g *Gateway) spent(x *exchange) {
 	if s := x.spending; s != nil {
-		g.habits.learn(x.habit(), s.guess, worth{ledger.Spent(policy.Tokens, &x.entry), ledger.Spent(policy.Dollars, &x.entry)})
+		g.habits.learn(x.habit(), s.guess, quota.Clamp(x.entry.OutputTokens), worth{ledger.Spent(policy.Tokens, &x.entry), ledger.Spent(policy.Dollars, &x.entry)})
 	}
 }
 
@@ -143,6 +153,9 @@ func (g *Gateway) overBudget(x *exchange, d *ledger.Denied) error {
 		block.Detail += fmt.Sprintf("; this request can cost %s, more than all of it", amount(d.Asked))
 		block.Never = true
 	case d.Used < d.Limit:
+		if !b.Strict {
+			g.habits.refused(x.habit())
+		}
 		block.Detail += fmt.Sprintf("; this request needs up to %s", amount(d.Asked))
 	}
 	block.Never = block.Never || d.Limit == 0 || !d.ResetsAt.Before(never())

@@ -201,6 +201,50 @@ func TestFairBudgetLearns(t *testing.T) {
 	all.Wait()
 }
 
+// One long answer to a short prompt says nothing of the next prompt, and what it says of the next answer is forgotten when it refuses.
+func TestFairBudgetForgivesALongAnswer(t *testing.T) {
+	tokens := "64000"
+	ask := func(max string, words int) string {
+		return strings.NewReplacer(`"max_tokens":100`, `"max_tokens":`+max, "hello", strings.Repeat("hello ", words)).Replace(plainRequest)
+	}
+	for _, amount := range []string{"100000 tokens", "1.5 USD"} {
+		r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, strings.Replace(plainAnswer, `"output_tokens":5`, `"output_tokens":`+tokens, 1))
+		}, withBudgets(aliceHas(amount, "day", "")))
+		tokens = "64000"
+		if a := r.post(ask("128000", 1)); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		tokens = "5"
+		if a := r.post(ask("4000", 8000)); a.status != 200 { // 48 KB, 16 000 tokens
+			t.Errorf("%s: after a long answer no large prompt fits: %d %s", amount, a.status, a.body)
+		}
+		r.entries(2)
+		tries := 1
+		for r.post(ask("128000", 1)).status != 200 && tries < 20 {
+			tries++
+		}
+		if tries == 1 || tries > 15 {
+			t.Errorf("%s: after a long answer the next is admitted at the %dth attempt", amount, tries)
+		}
+	}
+}
+
+// No answer is longer than max_tokens and no prompt has more tokens than bytes, whatever a user's requests used before.
+func TestFairBudgetExpectsNothingImpossible(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, strings.NewReplacer(`"output_tokens":5`, `"output_tokens":100000`, `"input_tokens":12`, `"input_tokens":900000`).Replace(plainAnswer))
+	}, withBudgets(aliceHas("1010000 tokens", "day", "")))
+	if a := r.post(strings.Replace(plainRequest, `"max_tokens":100`, `"max_tokens":128000`, 1)); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := r.post(plainRequest); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 func TestDenialByABudget(t *testing.T) {
 	spec := aliceHas("30 tokens", "day", "")
 	spec.Message = "Ask Carol."
