@@ -1,6 +1,9 @@
 package anthropic
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+)
 
 // Extent is how much a request can use at most, as far as its body tells.
 type Extent struct {
@@ -19,8 +22,16 @@ const (
 	ownPrompt     = 1024 // tokens
 	ownToolPrompt = 4096
 
-	imageBound    = 8_000     // tokens: an image is scaled down to fewer than 5 000
-	documentBound = 1_000_000 // a PDF can fill the longest context, whatever its size
+	imageBound = 8_000     // tokens: an image is scaled down to fewer than 5 000
+	context    = 1_000_000 // the longest: a PDF can fill it, whatever its size
+)
+
+// What is looked for heavy blocks. The API takes some hundred images in a request and 100 000 messages; what goes far beyond costs it nothing
+// to refuse, and must not cost much here.
+const (
+	maxHeavy  = 1000
+	maxBlocks = 50_000
+	maxLevels = 4 // of blocks inside each other: each is walked over once more. The API knows of two
 )
 
 // extent is what Peek finds out about the Extent of a request.
@@ -28,8 +39,8 @@ type extent struct {
 	longLife   bool // something may ask for a cache lifetime beyond five minutes
 	globalGeo  bool
 	unbounded  string
-	serverTool int  // as in scanner
-	media      bool // system or messages may have blocks of media
+	serverTool int // as in scanner
+	heavy      int // as in scanner
 	system     span
 	messages   span
 }
@@ -61,8 +72,8 @@ func (x *extent) unbound(why string) {
 func (x *extent) finish(p *peeker) {
 	x.longLife = x.longLife || p.s.ttl
 	x.serverTool = p.s.serverTool
-	if p.s.blocks {
-		x.media, x.system, x.messages = true, p.system.span, p.messages.span
+	if p.s.heavy > 0 {
+		x.heavy, x.system, x.messages = p.s.heavy, p.system.span, p.messages.span
 	}
 }
 
@@ -78,10 +89,17 @@ func (r *Request) Measure(body []byte) Extent {
 	if at := x.serverTool; at > 0 && m.Unbounded == "" {
 		m.Unbounded = "the server's tool " + toolType(body[at:])
 	}
-	if x.media {
+	switch {
+	case x.heavy == 0 || m.Unbounded != "":
+	case x.heavy > maxHeavy:
+		m.Unbounded = "more than " + strconv.Itoa(maxHeavy) + " images and documents"
+	default:
 		m.blocks(body[x.system.start:x.system.end])
 		for message := range elements(body[x.messages.start:x.messages.end]) {
 			m.inside(message)
+		}
+		if m.found != x.heavy {
+			m.unbound("media in blocks that are not known")
 		}
 	}
 	return m.Extent
@@ -105,91 +123,165 @@ func toolType(b []byte) string {
 	return string(bounded(member{value: b[:end], whole: err == nil}.text(), 60))
 }
 
-// ofMedia reports whether a type, a string without its quotes, may be that of a block of media.
-func ofMedia(text []byte) bool {
-	return string(text) == "image" || string(text) == "document" || bytes.IndexByte(text, '\\') >= 0
+// isHeavy reports whether a type, a string without its quotes, may be that of a block that is more tokens than bytes: media, what may be
+// divided for citations, and what stands for a text elsewhere.
+func isHeavy(text []byte) bool {
+	switch string(text) {
+	case "image", "document", "search_result", "tool_reference":
+		return true
+	}
+	return bytes.IndexByte(text, '\\') >= 0
 }
 
-// maxBlocks bounds how deep blocks may stand in each other: each level is walked over once more. The API knows of two.
-const maxBlocks = 4
-
+// measure is one walk over the blocks of a prompt. It stops where it finds no bound.
 type measure struct {
 	Extent
-	documents bool
-	depth     int
+	found   int  // types of heavy blocks
+	walked  int  // messages and blocks
+	level   int  // of blocks inside each other
+	context bool // it is counted: whatever fills it shares it
 }
 
-// blocks looks for media among the blocks of a content. Where a name occurs twice in a block, each of its values counts.
-func (m *measure) blocks(content []byte) {
-	if m.depth == maxBlocks {
-		m.Unbounded = "blocks deep inside each other"
+func (m *measure) unbound(why string) {
+	if m.Unbounded == "" {
+		m.Unbounded = why
+	}
+}
+
+// walk counts a message or block, and reports whether to go on.
+func (m *measure) walk() bool {
+	if m.walked++; m.walked > maxBlocks {
+		m.unbound("more than " + strconv.Itoa(maxBlocks) + " blocks")
+	}
+	return m.Unbounded == ""
+}
+
+// kind is the type of a block or source.
+func (m *measure) kind(of member) string {
+	if of.whole && len(of.value) >= 2 && of.value[0] == '"' && isHeavy(of.value[1:len(of.value)-1]) {
+		m.found++
+	}
+	return string(of.text())
+}
+
+// fill counts the longest context, once.
+func (m *measure) fill() {
+	if !m.context {
+		m.context = true
+		m.Prompt += context
+	}
+}
+
+// inside looks at the blocks of a message.
+func (m *measure) inside(message []byte) {
+	if !m.walk() {
 		return
 	}
-	m.depth++
-	defer func() { m.depth-- }()
-	for block := range elements(content) {
-		var image, document, result bool
-		for part := range members(block) {
-			if string(part.name) == "type" {
-				kind := string(part.text())
-				image, document, result = image || kind == "image", document || kind == "document", result || kind == "tool_result"
-			}
-		}
-		if image {
-			m.Prompt += imageBound
-		}
-		for part := range members(block) {
-			switch name := string(part.name); {
-			case name == "source" && document:
-				m.document(part.value)
-			case name == "source" && image:
-				m.Prompt -= data(part.value)
-			case name == "content" && result:
-				m.blocks(part.value)
-			}
-		}
-	}
-}
-
-// inside looks for media in the content of a message or document.
-func (m *measure) inside(object []byte) {
-	for part := range members(object) {
+	for part := range members(message) {
 		if string(part.name) == "content" {
 			m.blocks(part.value)
 		}
 	}
 }
 
-// document looks at the source of a document: texts and blocks are as long as they are written.
-func (m *measure) document(source []byte) {
-	written, encoded := false, false
+// blocks looks at the blocks of a content.
+func (m *measure) blocks(content []byte) {
+	if m.level == maxLevels {
+		m.unbound("blocks deep inside each other")
+	}
+	m.level++
+	for block := range elements(content) {
+		if !m.walk() {
+			break
+		}
+		m.block(block)
+	}
+	m.level--
+}
+
+func (m *measure) block(block []byte) {
+	var image, document, results, result, call bool
+	var source, content, input, citations []byte
+	for part := range members(block) {
+		var into *[]byte
+		switch string(part.name) {
+		case "type": // where there are two, each counts
+			switch m.kind(part) {
+			case "image":
+				image = true
+			case "document":
+				document = true
+			case "search_result":
+				results = true
+			case "tool_result":
+				result = true
+			case "tool_use", "server_tool_use", "mcp_tool_use":
+				call = true
+			case "tool_reference":
+				m.fill()
+			}
+		case "source":
+			into = &source
+		case "content":
+			into = &content
+		case "input":
+			into = &input
+		case "citations":
+			into = &citations
+		}
+		if into != nil {
+			if *into != nil {
+				m.unbound("a block with two members of the same name")
+			}
+			*into = part.value
+		}
+	}
+	if image {
+		m.Prompt += imageBound
+	}
+	if image || document {
+		m.source(source, document)
+	}
+	if (document || results) && (bytes.Contains(citations, []byte("true")) || bytes.IndexByte(citations, '\\') >= 0) {
+		m.fill() // a text is divided for them
+	}
+	if results || result {
+		m.blocks(content)
+	}
+	if call { // it is as long as it is written, whatever it looks like
+		s := scanner{b: input, prompt: promptText}
+		_, _ = s.value(0)
+		m.found += s.heavy
+	}
+}
+
+// source looks at the source of a document or image. That of a document may be text or blocks, which are as long as they are written.
+func (m *measure) source(source []byte, document bool) {
+	written, encoded, data := false, false, int64(0)
 	for part := range members(source) {
-		if string(part.name) == "type" {
-			switch string(part.text()) {
+		switch string(part.name) {
+		case "type":
+			switch m.kind(part) {
 			case "text", "content":
 				written = true
 			default:
 				encoded = true
 			}
+		case "content":
+			if document {
+				m.blocks(part.value)
+			}
+		case "data":
+			if part.whole && len(part.value) >= 2 && part.value[0] == '"' && isBase64(part.value[1:len(part.value)-1]) {
+				data = int64(len(part.value)) - 2
+			}
 		}
 	}
-	m.inside(source)
-	if written && !encoded {
-		return
-	}
-	m.Prompt -= data(source)
-	if !m.documents { // they share one context
-		m.documents = true
-		m.Prompt += documentBound
-	}
-}
-
-// data is the length of the base64 text in a source.
-func data(source []byte) (n int64) {
-	for part := range members(source) {
-		if string(part.name) == "data" && part.whole && len(part.value) >= 2 && part.value[0] == '"' && isBase64(part.value[1:len(part.value)-1]) {
-			n = int64(len(part.value)) - 2
+	if document {
+		if written && !encoded {
+			return
 		}
+		m.fill()
 	}
-	return n
+	m.Prompt -= data
 }

@@ -21,6 +21,7 @@ func measured(t *testing.T, body string) Extent {
 func TestMeasure(t *testing.T) {
 	t.Parallel()
 	picture := strings.Repeat("QUJD", 10_000)
+	const unknownMedia = "media in blocks that are not known"
 	for _, c := range []struct {
 		name, body string
 		least      int64 // of the prompt, beside a token for each byte of text
@@ -41,6 +42,26 @@ func TestMeasure(t *testing.T) {
 		{"text document", `{"messages":[{"content":[{"type":"document","source":{"type":"text","data":"` + picture + `"}}]}]}`, 1024, -1, ""},
 		{"document of blocks", `{"messages":[{"content":[{"type":"document","source":{"type":"content","content":[{"type":"image","source":{}}]}}]}]}`, 1024 + 8000, -1, ""},
 		{"data of a tool", `{"messages":[{"content":[{"type":"tool_use","input":{"type":"image","source":{"data":"` + picture + `"}}}]}]}`, 1024, -1, ""},
+		{"JSON in calls", `{"messages":[{"content":[{"type":"tool_use","input":{"a":[{"type":"document"},{"t\u0079pe":"x\u0079z"}]}},{"type":"mcp_tool_use","input":{"type":"tool_reference"}},{"type":"image"}]}]}`, 1024 + 8000, -1, ""},
+		{"a fetched PDF", `{"messages":[{"content":[{"type":"web_fetch_tool_result","content":{"type":"web_fetch_result","content":{"type":"document","source":{"type":"base64","data":"` + picture + `"}}}}]}]}`, 1024, -1, unknownMedia},
+		{"a fetched PDF beside an image", `{"messages":[{"content":[{"type":"image"},{"type":"web_fetch_tool_result","content":{"content":{"type":"document","source":{"type":"url"}}}}]}]}`, 1024 + 8000, -1, unknownMedia},
+		{"an image in an MCP result", `{"messages":[{"content":[{"type":"mcp_tool_result","content":[{"type":"image","source":{"type":"url","url":"https://a"}}]}]}]}`, 1024, -1, unknownMedia},
+		{"an image as a message", `{"messages":[{"type":"image","source":{"type":"url"}}]}`, 1024, -1, unknownMedia},
+		{"an image that may be one", `{"messages":[{"content":[{"type":"new","parts":[{"type":"ima\u0067e"}]}]}]}`, 1024, -1, unknownMedia},
+		{"an image in an image", `{"messages":[{"content":[{"type":"image","source":{"type":"content","content":[{"type":"image"}]}}]}]}`, 1024 + 8000, -1, unknownMedia},
+		{"search results", `{"messages":[{"content":[{"type":"search_result","source":"https://a","content":[{"type":"text","text":"a"}],"citations":{"enabled":false}}]}]}`, 1024, -1, ""},
+		{"an image in search results", `{"messages":[{"content":[{"type":"tool_result","content":[{"type":"search_result","content":[{"type":"image"}]}]}]}]}`, 1024 + 8000, -1, ""},
+		{"search results to be cited", `{"messages":[{"content":[{"type":"search_result","citations":{"enabled":true}},{"type":"search_result","citations":{"enabled":true}}]}]}`, 1024 + 1_000_000, -1, ""},
+		{"a text to be cited", `{"messages":[{"content":[{"type":"document","source":{"type":"text","data":"` + picture + `"},"citations":{"enabled":true}}]}]}`, 1024 + 1_000_000, -1, ""},
+		{"a text to be cited with escapes", `{"messages":[{"content":[{"type":"document","source":{"type":"text"},"citations":{"\u0065nabled":1}}]}]}`, 1024 + 1_000_000, -1, ""},
+		{"what was cited", `{"messages":[{"content":[{"type":"text","text":"a","citations":[{"type":"char_location","cited_text":"true"}]},{"type":"image"}]}]}`, 1024 + 8000, -1, ""},
+		{"a tool that is referred to", `{"messages":[{"content":[{"type":"tool_result","content":[{"type":"tool_reference","tool_name":"a"},{"type":"tool_reference","tool_name":"b"}]}]}]}`, 1024 + 1_000_000, -1, ""},
+		{"two sources", `{"messages":[{"content":[{"type":"image","source":{"type":"url"},"sourc\u0065":{"data":"` + picture + `"}}]}]}`, 1024 + 8000, 100, "a block with two members of the same name"},
+		{"images", `{"messages":[{"content":[` + strings.TrimSuffix(strings.Repeat(`{"type":"image"},`, 1000), ",") + `]}]}`, 1024 + 8_000_000, -1, ""},
+		{"too many images", `{"messages":[{"content":[` + strings.TrimSuffix(strings.Repeat(`{"type":"image"},`, 1001), ",") + `]}]}`, 1024, -1, "more than 1000 images and documents"},
+		{"too many blocks beside an image", `{"messages":[{"content":[` + strings.Repeat(`{},`, 60_000) + `{"type":"image"}]}]}`, 1024, -1, "more than 50000 blocks"},
+		{"too many messages", `{"messages":[` + strings.Repeat(`{},`, 60_000) + `{"content":[{"type":"image"}]}]}`, 1024, -1, "more than 50000 blocks"},
+		{"many blocks", `{"messages":[{"content":[` + strings.Repeat(`{},`, 60_000) + `{}]}]}`, 1024, -1, ""},
 		{"web search", `{"tools":[{"type":"web_search_20250305","name":"web_search","max_uses":3}]}`, 4096, -1, "the server's tool web_search_20250305"},
 		{"the second tool", `{"tools":[{"name":"a","input_schema":{"type":"object","properties":{"type":{"type":"string"}}}}, {"name":"x", "t\u0079pe" : "code_execution_20250825"}]}`, 4096, -1, "the server's tool code_execution_20250825"},
 		{"tools without types", `{"tools":[{"type":null},{"type":""},{"type":"custom"}]}`, 4096, -1, ""},

@@ -46,7 +46,7 @@ type scanner struct {
 	dataAt     int    // offset of the value last named data; 0 for none
 	media      int    // bytes of base64 strings named data
 	typeAt     int    // offset of the value last named type in the text of a prompt; 0 for none
-	blocks     bool   // a type is one of those of media, or may be
+	heavy      int    // types in the text of a prompt that are those of heavy blocks, or may be
 	serverTool int    // offset of the type of the first tool that is not the client's; 0 for none
 	ttl        bool   // something is named ttl
 }
@@ -135,7 +135,9 @@ func (s *scanner) value(i int) (end int, err error) {
 			case s.dataAt:
 				s.data(start, i)
 			case s.typeAt:
-				s.blocks = s.blocks || ofMedia(s.b[start+1:i-1])
+				if isHeavy(s.b[start+1 : i-1]) {
+					s.heavy++
+				}
 			}
 		case '{', '[':
 			if depth == maxDepth {
