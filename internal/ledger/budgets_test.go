@@ -281,8 +281,8 @@ func TestBudgetModel(t *testing.T) {
 		l := start()
 		defer func() { _ = errors.Join(l.Close(), os.RemoveAll(folder)) }()
 		type flight struct {
-			x        *ledger.Exchange
-			reserved int64
+			x              *ledger.Exchange
+			expected, most int64 // reserved of the fair budget and of the strict ones
 		}
 		var flying []flight
 		var lifetime, beyond int64
@@ -290,10 +290,15 @@ func TestBudgetModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"reserve": func(t *rapid.T) {
 				n := rapid.Int64Range(1, 300).Draw(t, "n")
+				most := n + rapid.Int64Range(0, 200).Draw(t, "more at most")
 				o := claiming(fmt.Sprintf("e%d", id))
 				id++
 				for _, a := range accounts {
-					o.Claims = append(o.Claims, ledger.Claim{Account: a, Amount: n})
+					c := ledger.Claim{Account: a, Amount: n}
+					if a.Strict {
+						c.Amount = most
+					}
+					o.Claims = append(o.Claims, c)
 				}
 				o.InputEstimate, o.Entry.Cost = n/2, n/2
 				x, err := l.Reserve(context.Background(), o)
@@ -303,7 +308,7 @@ func TestBudgetModel(t *testing.T) {
 				if err != nil {
 					return
 				}
-				flying = append(flying, flight{x, n})
+				flying = append(flying, flight{x, n, most})
 				for _, a := range accounts {
 					if use := l.Budget(a.Budget)[0]; use.Used+use.Reserved > use.Limit() {
 						t.Fatalf("%s: admitted with %d used and %d reserved of %d", a.Subject, use.Used, use.Reserved, use.Limit())
@@ -314,7 +319,8 @@ func TestBudgetModel(t *testing.T) {
 				if len(flying) == 0 {
 					return
 				}
-				f, actual := flying[0], rapid.Int64Range(0, 400).Draw(t, "actual")
+				f := flying[0]
+				actual := rapid.Int64Range(0, f.most).Draw(t, "actual")
 				flying = flying[1:]
 				e := f.x.Entry()
 				e.InputTokens, e.Cost = actual, actual
@@ -323,7 +329,7 @@ func TestBudgetModel(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				lifetime, beyond = lifetime+actual, beyond+max(actual-f.reserved, 0)
+				lifetime, beyond = lifetime+actual, beyond+max(actual-f.expected, 0)
 			},
 			"restart": func(t *rapid.T) {
 				if rapid.IntRange(0, 3).Draw(t, "often") > 0 { // it takes longer than all the others
@@ -339,7 +345,7 @@ func TestBudgetModel(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, f := range flying {
-					lifetime += f.reserved / 2
+					lifetime += f.expected / 2
 				}
 				flying = nil
 				l = start()
@@ -352,18 +358,24 @@ func TestBudgetModel(t *testing.T) {
 				clock.set(clock.Now().Add(time.Duration(minutes) * time.Minute).Format(time.RFC3339))
 			},
 			"": func(t *rapid.T) {
-				var held int64
-				for _, f := range flying {
-					held += f.reserved
-				}
 				for i, s := range specs {
+					held, over := int64(0), beyond
+					for _, f := range flying {
+						held += f.expected
+						if accounts[i].Strict {
+							held += f.most - f.expected
+						}
+					}
+					if accounts[i].Strict {
+						over = 0 // nothing was settled above its reservation
+					}
 					use := l.Budget(accounts[i].Budget)[0]
 					if use.Used < 0 || use.Reserved < 0 || use.Used > lifetime || use.Reserved > held {
 						t.Fatalf("%s: %d used, %d reserved", s.Scope, use.Used, use.Reserved)
 					}
 					// What a clock set forth has let out of a rolling window comes back when it is set back.
-					if !s.Rolling && use.Used+use.Reserved > use.Limit()+beyond {
-						t.Fatalf("%s: %d used, %d reserved of %d, %d beyond reservations", s.Scope, use.Used, use.Reserved, use.Limit(), beyond)
+					if !s.Rolling && use.Used+use.Reserved > use.Limit()+over {
+						t.Fatalf("%s: %d used, %d reserved of %d, %d beyond reservations", s.Scope, use.Used, use.Reserved, use.Limit(), over)
 					}
 					if s.Window == "lifetime" && (use.Used != lifetime || use.Reserved != held) {
 						t.Fatalf("%s: %d used of %d, %d reserved of %d", s.Scope, use.Used, lifetime, use.Reserved, held)
