@@ -41,6 +41,9 @@ type Result struct {
 	Started  bool // a message has begun
 	Complete bool // the response is whole: message_stop, or a message_delta with a stop reason; for JSON the end of the object
 
+	PromptStated bool // a report of usage told what the prompt cost, be it nothing
+	OutputStated bool // one told what the whole answer cost: not that of a message_start, which is preliminary
+
 	Characters int64 // of text, thinking and tool input, as sent
 	Blocks     int   // content blocks begun
 	Events     int64 // server-sent events with data
@@ -49,14 +52,15 @@ type Result struct {
 	Raw []byte
 }
 
-// Settled is the usage to settle with, and whether it is an estimate because the response is not whole or states counts that are none. The true output of a response that
-// was cut is not known; it is at least what was last stated and about one token for every four characters that were sent, of which there
-// cannot be more than the request's max_tokens (0: not stated).
+// Settled is the usage to settle with, and whether it is an estimate because the response is not whole, does not state what it cost, or
+// states counts that are none. The true output of a response that was cut is not known; it is at least what was last stated and about one
+// token for every four characters that were sent, of which there cannot be more than the request's max_tokens (0: not stated). The prompt of
+// a response that does not report it (see PromptReported) is for the caller to guess.
 func (r Result) Settled(maxTokens int64) (u Usage, estimated bool) {
 	u = r.Usage
 	doubtful, unknown := unread(r.Raw)
-	if r.Complete && !unknown {
-		return u, doubtful
+	if r.Complete && (r.OutputStated || !r.Started) && !unknown {
+		return u, doubtful || !r.PromptReported()
 	}
 	sent := (r.Characters + 3) / 4
 	if maxTokens > 0 {
@@ -71,6 +75,17 @@ func (r Result) Settled(maxTokens int64) (u Usage, estimated bool) {
 		it.Output = max(it.Output, sent)
 	}
 	return u, true
+}
+
+// PromptReported reports whether what a message says of its prompt is to be believed. Some endpoints begin with zeros and say the truth at
+// the end.
+func (r *Result) PromptReported() bool {
+	return !r.Started || r.PromptStated && (r.Complete || r.Usage.Prompt() > 0 || len(r.Usage.Iterations) > 0)
+}
+
+// Unreported reports whether a whole message does not say what it cost.
+func (r *Result) Unreported() bool {
+	return r.Started && r.Complete && (!r.PromptStated || !r.OutputStated)
 }
 
 // Uncharged reports whether the message is a refusal before any output: it states token counts and costs nothing.
@@ -133,8 +148,8 @@ func (m *Meter) Between() bool { return m.body == nil && m.events.between() }
 // room for a further message_delta.
 func (m *Meter) Ended() bool { return m.got.ended }
 
-// PromptReported reports whether a message has begun and said what its prompt costs.
-func (m *Meter) PromptReported() bool { return m.got.Started && m.got.Usage.Prompt() > 0 }
+// Started is that of Result, for those who ask often.
+func (m *Meter) Started() bool { return m.got.Started }
 
 // Characters is that of Result, for those who ask often.
 func (m *Meter) Characters() int64 { return m.got.Characters }
@@ -210,9 +225,11 @@ func (g *reading) event(name kind, data []byte) {
 func (g *reading) begin(message []byte) {
 	g.Started, g.Complete = true, false
 	g.Usage, g.Raw, g.StopReason = Usage{}, nil, ""
+	g.PromptStated = false
 	for m := range members(message) {
 		g.member(m)
 	}
+	g.OutputStated = false
 }
 
 // member reads a member of a message, or of an error body.
@@ -234,7 +251,8 @@ func (g *reading) member(m member) {
 }
 
 func (g *reading) usage(object []byte) {
-	g.Usage.update(object)
+	prompt, output := g.Usage.update(object)
+	g.PromptStated, g.OutputStated = g.PromptStated || prompt, g.OutputStated || output
 	g.Raw = mergeUsage(g.Raw, object)
 }
 

@@ -65,7 +65,7 @@ func plainResult() Result {
 			ServiceTier: "standard", InferenceGeo: "us", Speed: "fast",
 		},
 		MessageID: "msg_01", Model: "claude-opus-5-5", ServingModel: "claude-opus-5-5", StopReason: "tool_use",
-		Tools: []ToolCount{{"Bash", 2}, {"Write", 1}}, FileOperations: 1, Started: true, Complete: true,
+		Tools: []ToolCount{{"Bash", 2}, {"Write", 1}}, FileOperations: 1, Started: true, Complete: true, PromptStated: true, OutputStated: true,
 		Characters: 6 + 5 + 5 + 10, Blocks: 5, Events: 16,
 		Raw: []byte(`{"input_tokens":12,"cache_creation_input_tokens":248,"cache_read_input_tokens":4000,` +
 			`"cache_creation":{"ephemeral_5m_input_tokens":148,"ephemeral_1h_input_tokens":100},"output_tokens":321,` +
@@ -211,6 +211,8 @@ func TestMeterCutAndBroken(t *testing.T) {
 	}
 	end := event(`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":77}}`)
 	failure := event(`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`)
+	const unstated = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n"
+	const stop = "data: {\"type\":\"message_stop\"}\n\n"
 	tests := []struct {
 		name, stream string
 		input        int64
@@ -227,6 +229,11 @@ func TestMeterCutAndBroken(t *testing.T) {
 		{"an error at first", failure, 0, 0, true, "overloaded_error"},
 		{"an error after text", start + text(40) + failure, 50, 10, true, "overloaded_error"},
 		{"an error after the end", start + end + failure, 50, 77, false, "overloaded_error"},
+		{"a whole answer without a report at its end", start + text(400) + unstated + stop, 50, 100, true, ""},
+		{"a whole answer that states nothing", event(`{"type":"message_start","message":{"id":"m"}}`) + text(41) + unstated + stop, 0, 11, true, ""},
+		{"a whole answer that states its output only", event(`{"type":"message_start","message":{"id":"m"}}`) + text(400) + end, 0, 77, true, ""},
+		{"sampling runs state everything", event(`{"type":"message_start","message":{"id":"m"}}`) +
+			event(`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"iterations":[{"type":"message","input_tokens":5,"output_tokens":6}]}}`), 0, 0, false, ""},
 		{"broken data", start + "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}, oops\n\n" + "data: nonsense\n\ndata\n\n", 50, 9, true, ""},
 		{"no JSON at all", "<html>\n\n</html>", 0, 0, true, ""},
 	}
@@ -296,7 +303,7 @@ func TestMeterBody(t *testing.T) {
 	want := Result{
 		Usage:     Usage{Input: 7, Output: 42, CacheRead: 3, CacheWrite5m: 5, ServiceTier: "batch"},
 		MessageID: "msg_9", Model: "claude-sonnet-5-5", ServingModel: "claude-sonnet-5-5", StopReason: "tool_use",
-		Tools: []ToolCount{{"Edit", 1}, {"web_search", 1}}, FileOperations: 1, Started: true, Complete: true,
+		Tools: []ToolCount{{"Edit", 1}, {"web_search", 1}}, FileOperations: 1, Started: true, Complete: true, PromptStated: true, OutputStated: true,
 		Characters: 3 + 4 + int64(len(`{"type":"fake","name":"Fake","list":[1,{"content":[{"type":"x"}]}]}{}`)), Blocks: 5,
 		Raw: []byte(`{"input_tokens":7,"output_tokens":42,"cache_read_input_tokens":3,"cache_creation_input_tokens":5,"service_tier":"batch"}`),
 	}

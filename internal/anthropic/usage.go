@@ -110,17 +110,17 @@ func ParseUsage(object []byte) Usage {
 }
 
 // update overwrites u with what a usage object states; counts are cumulative, so nothing is ever added. null and unknown members
-// change nothing.
-func (u *Usage) update(object []byte) {
+// change nothing. It reports whether the object has a count of the prompt and one of the output.
+func (u *Usage) update(object []byte) (prompt, output bool) {
 	var w cacheWrites
 	for m := range members(object) {
 		switch string(m.name) {
 		case "input_tokens":
-			m.number(&u.Input)
+			prompt = m.number(&u.Input) || prompt
 		case "output_tokens":
-			m.number(&u.Output)
+			output = m.number(&u.Output)
 		case "cache_read_input_tokens":
-			m.number(&u.CacheRead)
+			prompt = m.number(&u.CacheRead) || prompt
 		case "output_tokens_details":
 			for d := range members(m.value) {
 				if string(d.name) == "thinking_tokens" {
@@ -142,6 +142,8 @@ func (u *Usage) update(object []byte) {
 		}
 	}
 	w.apply(&u.CacheWrite5m, &u.CacheWrite1h)
+	runs := len(u.Iterations) > 0
+	return prompt || w.hasTotal || w.hasSplit || runs, output || runs
 }
 
 func (u *Usage) serverTools(object []byte) {

@@ -56,7 +56,7 @@ type UsageTotals struct {
 	CostMicroUSD         int64 `json:"costMicroUsd" doc:"Millionths of a US dollar"`
 	CacheSavingsMicroUSD int64 `json:"cacheSavingsMicroUsd" doc:"How much more it would have cost if nothing were cached; negative when writing cost more than reading saved"`
 	Unpriced             int64 `json:"unpriced" doc:"Exchanges some of which has no price: the cost follows a rule for that, or is 0 for those from before there were prices"`
-	Estimated            int64 `json:"estimated" doc:"Exchanges that ended before their usage was complete"`
+	Estimated            int64 `json:"estimated" doc:"Exchanges whose usage was not all reported, or not believably"`
 }
 
 // UsageGroup is one row of a grouped answer.
@@ -213,7 +213,7 @@ type ReportCost struct {
 	CacheSavingsMicroUSD int64   `json:"cacheSavingsMicroUsd" doc:"How much more it would have cost if nothing were cached; negative when writing cost more than reading saved"`
 	CacheReadShare       float64 `json:"cacheReadShare" doc:"Cache reads among the tokens of prompts, 0 to 1"`
 	Unpriced             int64   `json:"unpriced" doc:"Exchanges some of which has no price: the cost follows a rule for that, or is 0 for those from before there were prices"`
-	Estimated            int64   `json:"estimated" doc:"Exchanges that ended before their usage was complete"`
+	Estimated            int64   `json:"estimated" doc:"Exchanges whose usage was not all reported, or not believably"`
 }
 
 // ReportCount is a name with how often it occurs.

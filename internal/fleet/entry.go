@@ -61,7 +61,7 @@ type Entry struct {
 	InferenceGeo       string          `json:"inferenceGeo,omitempty"`
 	Speed              string          `json:"speed,omitempty"`
 	Usage              json.RawMessage `json:"usage,omitempty"` // as the upstream reported it
-	Estimated          bool            `json:"estimated"`       // the answer ended before its usage was complete
+	Estimated          bool            `json:"estimated"`       // not all of the usage was reported, or not believably
 	Uncharged          bool            `json:"uncharged"`       // declined before any output: what Usage says is not billed
 	QuotaTokens        int64           `json:"quotaTokens"`     // what the quota formula made of it
 

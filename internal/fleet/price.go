@@ -43,6 +43,9 @@ func (e *Entry) PriceRequest() (r price.Request, whole bool) {
 		return e.priced(counts), true
 	}
 	u := anthropic.ParseUsage(e.Usage)
+	if e.Estimated && u.Prompt() == 0 && len(u.Iterations) == 0 { // it was guessed
+		return e.priced(counts), true
+	}
 	if e.Estimated {
 		u = u.WithOutput(e.OutputTokens - u.BilledTotal().Output)
 	}

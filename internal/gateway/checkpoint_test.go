@@ -112,8 +112,8 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
-// TestNoCheckpointOfAPromptThatWasNotReported: the estimate of the opening is better than nothing.
-func TestNoCheckpointOfAPromptThatWasNotReported(t *testing.T) {
+// TestCheckpointOfAPromptThatWasNotReported: the prompt is what was estimated at the opening, and what was generated is there as well.
+func TestCheckpointOfAPromptThatWasNotReported(t *testing.T) {
 	leave := make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		answerStream(messageStart("claude-opus-5", `{"output_tokens":1}`), textDelta(9000))(w, req)
@@ -127,7 +127,8 @@ func TestNoCheckpointOfAPromptThatWasNotReported(t *testing.T) {
 	}
 	defer resp.Body.Close() //nolint:errcheck // it breaks off
 	readUntil(t, resp.Body, "xxx\"}}\n\n")
-	if e := r.ifCrashedNow("the opening", func(ledger.Entry) bool { return true }); e.InputTokens == 0 || e.Cost != e.InputTokens*5 || e.Status != 0 {
+	e := r.ifCrashedNow("what was generated", func(e ledger.Entry) bool { return e.OutputTokens > 1 })
+	if e.InputTokens == 0 || e.OutputTokens != 100 || e.Cost != e.InputTokens*5+100*25 || e.Status != 200 || !e.Estimated { // 100 are its max_tokens
 		t.Errorf("%+v", e)
 	}
 	close(leave)

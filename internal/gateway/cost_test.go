@@ -118,6 +118,34 @@ func TestCosts(t *testing.T) {
 			want: price.MaxCost, estimated: true,
 		},
 		{
+			why:    "whole, and nothing stated", // 103 bytes at three bytes a token
+			answer: answerStream(event(`{"type":"message_start","message":{"id":"msg_3","type":"message","model":"claude-opus-5"}}`), textDelta(301), messageDelta(`"end_turn"`, `{}`), messageStop),
+			want:   35*5 + 76*25, estimated: true,
+		},
+		{
+			why: "whole, and nothing stated, without a stream", request: strings.Replace(request, `"stream":true,`, "", 1), // 89 bytes
+			answer: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, `{"id":"msg_1","type":"message","model":"claude-opus-5","content":[{"type":"text","text":"`+strings.Repeat("x", 301)+`"}],"stop_reason":"end_turn"}`)
+			},
+			want: 30*5 + 76*25, estimated: true,
+		},
+		{
+			why:    "whole, and only the prompt stated",
+			answer: answerStream(messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(301), messageDelta(`"end_turn"`, `{}`), messageStop),
+			want:   1000*5 + 76*25, estimated: true,
+		},
+		{
+			why:    "zeros first and the truth at the end",
+			answer: answerStream(messageStart(opus, `{"input_tokens":0,"output_tokens":0}`), textDelta(301), messageDelta(`"end_turn"`, `{"input_tokens":1000,"output_tokens":25}`), messageStop),
+			want:   1000*5 + 25*25,
+		},
+		{
+			why:    "zeros first, and cut before the truth",
+			answer: breakOff(messageStart(opus, `{"input_tokens":0,"output_tokens":0}`), textDelta(301)),
+			want:   35*5 + 76*25, estimated: true, outcome: fleet.OutcomeCut,
+		},
+		{
 			why: "an error in the middle",
 			answer: answerStream(
 				messageStart(opus, `{"input_tokens":1000,"output_tokens":1}`), textDelta(400), event(`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`),
@@ -234,6 +262,26 @@ func TestCostOfAClientThatLeaves(t *testing.T) {
 				t.Errorf("cost %d, want %d: %+v", e.Cost, want, e)
 			}
 		})
+	}
+}
+
+// TestUnreportedIsCounted: whole answers that do not say what they used are told of, by their upstream; those that were cut are not.
+func TestUnreportedIsCounted(t *testing.T) {
+	start := event(`{"type":"message_start","message":{"id":"msg_3","type":"message","model":"claude-opus-5"}}`)
+	for _, c := range []struct {
+		answer http.HandlerFunc
+		want   float64
+	}{
+		{answerStream(start, textDelta(8), messageDelta(`"end_turn"`, `{}`), messageStop), 1},
+		{answerStream(start, textDelta(8), messageDelta(`"end_turn"`, `{"input_tokens":3,"output_tokens":4}`), messageStop), 0},
+		{breakOff(start, textDelta(8)), 0},
+	} {
+		r := newRig(t, c.answer, nil)
+		r.post(streamRequest)
+		r.entries(1)
+		if sum, _ := r.gather("carpool_unreported_exchanges_total"); sum != c.want {
+			t.Errorf("%v were counted, want %v", sum, c.want)
+		}
 	}
 }
 

@@ -24,18 +24,19 @@ const (
 
 // exchange is one client request on its way. entry is what the ledger will say of it.
 type exchange struct {
-	path     string
-	request  *web.Request
-	caller   policy.Caller
-	snapshot *policy.Snapshot
-	target   policy.Target
-	client   anthropic.Client
-	peek     *anthropic.Request
-	entry    ledger.Entry
-	place    *ledger.Exchange // in the books
-	spending *spending        // nil: there are no budgets
-	usage    anthropic.Usage  // what entry is priced by: its counts, by sampling runs
-	end      func()           // writes the books and gives back what the exchange holds; once, however often it is called
+	path       string
+	request    *web.Request
+	caller     policy.Caller
+	snapshot   *policy.Snapshot
+	target     policy.Target
+	client     anthropic.Client
+	peek       *anthropic.Request
+	entry      ledger.Entry
+	place      *ledger.Exchange // in the books
+	spending   *spending        // nil: there are no budgets
+	usage      anthropic.Usage  // what entry is priced by: its counts, by sampling runs
+	unreported bool             // the answer is whole and does not say what it used
+	end        func()           // writes the books and gives back what the exchange holds; once, however often it is called
 }
 
 // exchange is the request path: seven stops in one direction, of which package web made the first.
@@ -280,5 +281,8 @@ func (g *Gateway) settle(x *exchange) {
 	}
 	g.spent(x)
 	g.metrics.observe(&x.entry)
+	if x.unreported {
+		g.metrics.unreported.WithLabelValues(x.entry.Upstream).Inc()
+	}
 	x.request.Note(logEntry(&x.entry)...)
 }

@@ -12,14 +12,15 @@ import (
 )
 
 type metrics struct {
-	firstByte *prometheus.HistogramVec
-	tokens    *prometheus.CounterVec
-	exchanges *prometheus.CounterVec
-	denials   *prometheus.CounterVec
-	clients   *prometheus.CounterVec
-	streams   prometheus.Gauge
-	cost      prometheus.Counter
-	unpriced  *prometheus.CounterVec
+	firstByte  *prometheus.HistogramVec
+	tokens     *prometheus.CounterVec
+	exchanges  *prometheus.CounterVec
+	denials    *prometheus.CounterVec
+	clients    *prometheus.CounterVec
+	streams    prometheus.Gauge
+	cost       prometheus.Counter
+	unpriced   *prometheus.CounterVec
+	unreported *prometheus.CounterVec
 
 	mu     sync.Mutex
 	models map[string]bool // labels of unpriced
@@ -53,8 +54,11 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		unpriced: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "carpool_unpriced_exchanges_total", Help: "Exchanges of which something has no price and that were charged by a rule instead, by model; beyond 32 models they are other.",
 		}, []string{"model"}),
+		unreported: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carpool_unreported_exchanges_total", Help: "Exchanges whose answer was whole and did not say what it used, and that were charged by an estimate, by upstream.",
+		}, []string{"upstream"}),
 	}
-	registry.MustRegister(m.firstByte, m.tokens, m.exchanges, m.denials, m.clients, m.streams, m.cost, m.unpriced)
+	registry.MustRegister(m.firstByte, m.tokens, m.exchanges, m.denials, m.clients, m.streams, m.cost, m.unpriced, m.unreported)
 	return m
 }
 

@@ -167,7 +167,8 @@ func (x *exchange) meter(result anthropic.Result) {
 		e.Tools = append(e.Tools, ledger.ToolCount{Name: t.Name, Count: int64(t.Count)})
 	}
 	e.FileOperations = int64(result.FileOperations)
-	if !result.Started && !x.answeredError(result) {
+	x.unreported = result.Unreported()
+	if !e.Uncharged && !x.answeredError(result) && (!result.Started || !result.PromptReported()) {
 		x.guessInput()
 	}
 }

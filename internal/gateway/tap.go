@@ -69,13 +69,13 @@ func (t *tap) Between() bool { return t.pipe == nil && t.meter.Between() }
 // Ended reports whether the answer has said its last word, as far as the meter can see it at this moment.
 func (t *tap) Ended() bool { return t.pipe == nil && t.meter.Ended() }
 
-// News returns what was read so far when it is worth a note: once the cost of the prompt is known, and when much more has come
+// News returns what was read so far when it is worth a note: once the message has begun, and when much more has come
 // since. It is for streams, and for whoever calls Write. An answer that has said its last word is no news, but the end.
 func (t *tap) News() (result anthropic.Result, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	length := t.meter.Characters()
-	if length < t.news || !t.meter.PromptReported() || t.meter.Ended() {
+	if length < t.news || !t.meter.Started() || t.meter.Ended() {
 		return anthropic.Result{}, false
 	}
 	t.news = max(2*length, firstNews)
