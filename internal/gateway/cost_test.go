@@ -265,6 +265,29 @@ func TestCostOfAClientThatLeaves(t *testing.T) {
 	}
 }
 
+// TestCostOfADrainThatEnds: the upstream has the prompt of a request that waits for its first byte, and charges for it.
+func TestCostOfADrainThatEnds(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		want int64 // 89 bytes at three bytes a token
+	}{{"/v1/messages", 30 * 5}, {"/v1/messages/count_tokens", 0}} {
+		there := make(chan struct{}, 1)
+		r := newRig(t, func(_ http.ResponseWriter, req *http.Request) {
+			there <- struct{}{}
+			<-req.Context().Done()
+		}, nil)
+		go func() {
+			<-there
+			r.stop()
+		}()
+		a := r.do(r.request("POST", c.path, `{"model":"claude-opus-5","max_tokens":100,"messages":[{"role":"user","content":"hello"}]}`))
+		e := r.entries(1)[0]
+		if a.status != 503 || e.Cost != c.want || e.Estimated != (c.want > 0) || e.Outcome != fleet.OutcomeFailed || e.Status != 503 || e.Attempts != 1 {
+			t.Errorf("%s: answered %d; %+v", c.path, a.status, e)
+		}
+	}
+}
+
 // TestUnreportedIsCounted: whole answers that do not say what they used are told of, by their upstream; those that were cut are not.
 func TestUnreportedIsCounted(t *testing.T) {
 	start := event(`{"type":"message_start","message":{"id":"msg_3","type":"message","model":"claude-opus-5"}}`)

@@ -174,6 +174,9 @@ func (g *Gateway) forward(ctx context.Context, w wire.Writer, x *exchange, body 
 	switch {
 	case err != nil:
 		e.Outcome = ledger.OutcomeFailed
+		if ctx.Err() != nil && e.Attempts > 0 && x.path == pathMessages { // the upstream has the prompt, and works on
+			x.guessInput()
+		}
 		return x.failed(ctx, err)
 	case result.Failure != nil:
 		return g.relayFailure(ctx, k, x, result.Failure)
@@ -196,9 +199,6 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 		shown = anthropic.ErrDraining().WithCause(err)
 	case ctx.Err() != nil:
 		x.entry.Outcome = ledger.OutcomeCanceled
-		if x.entry.Attempts > 0 && x.path == pathMessages {
-			x.guessInput()
-		}
 		return context.Cause(ctx)
 	case !errors.As(err, &shown):
 		shown = anthropic.ErrInternal(err)

@@ -46,6 +46,7 @@ type rig struct {
 	hasher   policy.Hasher
 	logs     *syncBuffer
 	document *policy.Document
+	stop     func() // ends what is served, as a drain does when its time is over
 }
 
 // received is a request as the upstream saw it.
@@ -169,7 +170,14 @@ func newRigAt(t testing.TB, answer http.HandlerFunc, edit func(*policy.Document)
 	})
 	front := web.NewFront(log, web.NewMetrics(r.registry), now)
 	front.TrustProxies([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")})
-	server := httptest.NewServer(wire.Handler(front.Serve(g.Handle)))
+	stopping, stop := context.WithCancelCause(context.WithoutCancel(t.Context()))
+	r.stop = func() { stop(web.ErrStopping) }
+	server := httptest.NewServer(wire.Handler(front.Serve(func(ctx context.Context, w wire.Writer, q *web.Request) error {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(stopping, func() { cancel(context.Cause(stopping)) })()
+		return g.Handle(ctx, w, q)
+	})))
 	t.Cleanup(server.Close)
 	r.url = server.URL
 	return r
