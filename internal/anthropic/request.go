@@ -29,6 +29,7 @@ type Request struct {
 	UserID      string // metadata.user_id; "" when absent
 	HasSystem   bool   // there is a member "system", whatever its value
 	HasTools    bool   // there is a member "tools" that is not null
+	LongLife    bool   // something is to be cached, and all of it for an hour
 	ToolCount   int    // elements of tools
 	Speed       string // "" when absent or not a short string; likewise ServiceTier
 	ServiceTier string
@@ -100,6 +101,7 @@ func Peek(body []byte) (*Request, error) {
 	p.req.Media = p.s.media
 	p.req.extent.finish(&p)
 	p.req.CachedPrefix = p.cachedPrefix()
+	p.req.LongLife = p.req.CachedPrefix > 0 && !p.s.brief
 	return p.req, nil
 }
 
@@ -197,7 +199,9 @@ func (p *peeker) member(name []byte, i int) (end int, err error) {
 	case "messages":
 		return p.part(i, promptText, &p.messages)
 	case "cache_control":
-		p.automatic = s.at(i) != 'n'
+		if p.automatic = s.at(i) != 'n'; p.automatic && !forAnHour(s.b[i:]) {
+			s.brief = true
+		}
 	}
 	end, err = s.value(i)
 	r.extent.member(name, s.b[i:end])
@@ -239,6 +243,14 @@ func (p *peeker) cachedPrefix() int {
 		uncached += part.end - part.start
 	}
 	return 0
+}
+
+// forAnHour reports whether b begins with a cache_control that asks for the lifetime of an hour. It looks at a bounded part of b only; what is
+// written in an unusual way is not recognised.
+func forAnHour(b []byte) bool {
+	const longest = 128
+	object, _, ended := bytes.Cut(b[:min(len(b), longest)], []byte("}"))
+	return ended && hasPrefix(object, "{") && bytes.Contains(object, []byte(`"1h"`))
 }
 
 // wrongType walks over a value to see whether it is JSON at all and then says what it should have been.

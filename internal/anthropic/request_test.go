@@ -188,6 +188,40 @@ func TestCachedPrefix(t *testing.T) {
 	}
 }
 
+func TestLongLife(t *testing.T) {
+	const short, long = `"cache_control":{"type":"ephemeral"}`, `"cache_control": {"type": "ephemeral", "ttl": "1h"}`
+	tests := []struct {
+		name, body string
+		want       bool
+	}{
+		{"nothing is cached", `{"model":"m","messages":[1]}`, false},
+		{"of an hour", `{"model":"m","system":[{` + long + `}],"tools":[{` + long + `}],"messages":[{"content":[{` + long + `}]}]}`, true},
+		{"a short one at last", `{"model":"m","system":[{` + long + `}],"messages":[{"content":[{` + short + `}]}]}`, false},
+		{"a short one at first", `{"model":"m","tools":[{` + short + `}],"system":[{` + long + `}],"messages":[1]}`, false},
+		{"null is none", `{"model":"m","tools":[{"cache_control":null}],"system":[{` + long + `}],"messages":[1]}`, true},
+		{"five minutes", `{"model":"m","system":[{"cache_control":{"type":"ephemeral","ttl":"5m"}},{"ttl":"1h"}],"messages":[1]}`, false},
+		{"escaped name", `{"model":"m","system":[{"\u0063ache_control":{"ttl":"1h"}}],"messages":[1]}`, true},
+		{"automatic", `{"model":"m",` + long + `,"messages":[1]}`, true},
+		{"automatic and short", `{"model":"m",` + short + `,"messages":[{` + long + `}]}`, false},
+		{"no object", `{"model":"m","messages":[{"cache_control":"1h"}]}`, false},
+	}
+	for _, tt := range tests {
+		r, err := Peek([]byte(tt.body))
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		if r.LongLife != tt.want {
+			t.Errorf("%s: %v", tt.name, r.LongLife)
+		}
+	}
+	for _, broken := range []string{`{"model":"m","messages":[{"cache_control":}]}`, `{"model":"m","messages":[{"cache_control":`, `{"model":"m","cache_control":}`} {
+		if _, err := Peek([]byte(broken)); err == nil {
+			t.Errorf("%s was accepted", broken)
+		}
+	}
+}
+
 func TestSessionID(t *testing.T) {
 	const id = "0f5c1d7e-1111-2222-3333-444455556666"
 	tests := []struct{ userID, want string }{

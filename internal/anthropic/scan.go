@@ -49,6 +49,7 @@ type scanner struct {
 	heavy      int    // types in the text of a prompt that are those of heavy blocks, or may be
 	serverTool int    // offset of the type of the first tool that is not the client's; 0 for none
 	ttl        bool   // something is named ttl
+	brief      bool   // a cache_control does not ask for the lifetime of an hour
 }
 
 // prompt is a part of a request that is part of its prompt.
@@ -236,7 +237,7 @@ func (s *scanner) notice(name string, i, depth int) (end int) {
 	case nameCache:
 		var c byte
 		if end, c = s.next(i); c != 'n' && s.mark == 0 {
-			s.mark = depth
+			s.mark, s.brief = depth, s.brief || !forAnHour(s.b[end:])
 		}
 	case nameTTL:
 		s.ttl = true

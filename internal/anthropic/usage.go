@@ -91,6 +91,36 @@ func (u Usage) WithOutput(more int64) Usage {
 	return u
 }
 
+// ForAnHour is u, of which raw is the report, for a request that asked for the lifetime of an hour for all that it caches: writes that the
+// report does not divide by lifetime are such. A growth of divided ones stays with the five minutes, which is how server tools write.
+func (u Usage) ForAnHour(raw []byte) Usage {
+	move := func(object []byte, fiveMinutes, oneHour *int64) {
+		var w cacheWrites
+		for m := range members(object) {
+			w.member(m)
+		}
+		if w.hasTotal && !w.hasSplit {
+			*fiveMinutes, *oneHour = 0, w.total
+		}
+	}
+	move(raw, &u.CacheWrite5m, &u.CacheWrite1h)
+	u.Iterations = slices.Clone(u.Iterations)
+	for m := range members(raw) {
+		if string(m.name) != "iterations" {
+			continue
+		}
+		runs := u.Iterations
+		for element := range elements(m.value) {
+			if len(runs) == 0 {
+				break
+			}
+			move(element, &runs[0].CacheWrite5m, &runs[0].CacheWrite1h)
+			runs = runs[1:]
+		}
+	}
+	return u
+}
+
 // message gives u iterations of its own and returns the one that the message is, the last of its kind, or nil.
 func (u *Usage) message() *Iteration {
 	u.Iterations = slices.Clone(u.Iterations)

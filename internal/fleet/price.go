@@ -46,6 +46,9 @@ func (e *Entry) PriceRequest() (r price.Request, whole bool) {
 	if e.Estimated && u.Prompt() == 0 && len(u.Iterations) == 0 { // it was guessed
 		return e.priced(counts), true
 	}
+	if e.CacheWrite1hTokens > u.BilledTotal().CacheWrite1h { // as the request had asked
+		u = u.ForAnHour(e.Usage)
+	}
 	if e.Estimated {
 		u = u.WithOutput(e.OutputTokens - u.BilledTotal().Output)
 	}

@@ -51,6 +51,7 @@ func breakOff(pieces ...string) http.HandlerFunc {
 func TestCosts(t *testing.T) {
 	const opus = "claude-opus-5"
 	const request = `{"model":"claude-opus-5","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"hello"}]}`
+	hourly := strings.Replace(request, `"hello"`, `[{"type":"text","text":"hello","cache_control":{"type":"ephemeral","ttl":"1h"}}]`, 1)
 	for _, c := range []struct {
 		why       string
 		answer    http.HandlerFunc
@@ -144,6 +145,26 @@ func TestCosts(t *testing.T) {
 			why:    "zeros first, and cut before the truth",
 			answer: breakOff(messageStart(opus, `{"input_tokens":0,"output_tokens":0}`), textDelta(301)),
 			want:   35*5 + 76*25, estimated: true, outcome: fleet.OutcomeCut,
+		},
+		{
+			why: "cache writes that nobody divides, of a request that asks for an hour", request: hourly,
+			answer: answerStream(messageStart(opus, `{"input_tokens":3,"output_tokens":1,"cache_creation_input_tokens":200}`), textDelta(8),
+				messageDelta(`"end_turn"`, `{"output_tokens":25,"cache_creation_input_tokens":248}`), messageStop),
+			want: 15 + 248*10 + 625, savings: 248*5 - 2480,
+		},
+		{
+			why: "what a divided count has grown by, of a request that asks for an hour", request: hourly,
+			answer: answerStream(
+				messageStart(opus, `{"input_tokens":3,"output_tokens":1,"cache_creation_input_tokens":200,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":200}}`),
+				textDelta(8), messageDelta(`"end_turn"`, `{"output_tokens":25,"cache_creation_input_tokens":248}`), messageStop),
+			want: 15 + 2000 + 300 + 625, savings: 248*5 - 2300,
+		},
+		{
+			why: "sampling runs whose writes nobody divides, of a request that asks for an hour", request: hourly,
+			answer: answerStream(messageStart(opus, `{"input_tokens":3,"output_tokens":1,"cache_creation_input_tokens":200}`), textDelta(8),
+				messageDelta(`"end_turn"`, `{"output_tokens":25,"iterations":[{"type":"message","input_tokens":3,"output_tokens":20,"cache_creation_input_tokens":200},`+
+					`{"type":"message","output_tokens":5,"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":100}}]}`), messageStop),
+			want: 15 + 2000 + 625 + 625, savings: 300*5 - 2625,
 		},
 		{
 			why: "an error in the middle",

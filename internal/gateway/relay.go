@@ -151,6 +151,9 @@ func (x *exchange) meter(result anthropic.Result) {
 	e.Tools = nil
 	e.ModelServed, e.MessageID, e.StopReason = result.ServingModel, result.MessageID, result.StopReason
 	settled, estimated := result.Settled(x.maxOutput())
+	if x.peek.LongLife {
+		settled = settled.ForAnHour(result.Raw)
+	}
 	if e.Uncharged = result.Uncharged(); e.Uncharged {
 		x.usage = anthropic.Usage{}
 	} else {
