@@ -76,9 +76,6 @@ func (g *Gateway) admit(ctx context.Context, x *exchange, body *wire.Body) (*led
 	var denied *ledger.Denied
 	switch {
 	case err == nil:
-		if x.spending != nil {
-			x.spending.use = open.Fullest()
-		}
 		return open, nil
 	case errors.As(err, &denied):
 		return nil, g.deny(x, denied)

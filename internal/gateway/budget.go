@@ -14,11 +14,10 @@ import (
 	"carpool/internal/wire"
 )
 
-// spending is what an exchange with budgets knows of them: what it was expected to use and what was used of the fullest.
+// spending is what an exchange with budgets knows of them: what it was expected to use.
 type spending struct {
 	guess  size
 	prompt int64 // tokens that the prompt has at most; 0: no budget is strict
-	use    *ledger.BudgetUse
 }
 
 // worth is what a request uses, or may use.
@@ -180,17 +179,17 @@ func period(b *policy.Budget) string {
 	return "daily"
 }
 
-// tell puts what is used of the fullest budget into the head of an answer.
-func (s *spending) tell(head *wire.Head) {
-	if s == nil || s.use == nil {
+// tell puts into the head of an answer how full the fullest of the caller's budgets and windows of the quota was.
+func (x *exchange) tell(head *wire.Head) {
+	full, limited := x.place.Fullest()
+	if !limited || x.path != pathMessages {
 		return
 	}
 	var resets time.Time
-	if s.use.ResetsAt.Before(never()) {
-		resets = s.use.ResetsAt
+	if full.ResetsAt.Before(never()) {
+		resets = full.ResetsAt
 	}
-	share := s.use.Share()
-	for _, f := range anthropic.SpendHeaders(share, s.use.Threshold(s.use.Used) > 0, resets) {
+	for _, f := range anthropic.SpendHeaders(full.Share, full.Warn, resets) {
 		head.Set(f.Name, f.Value)
 	}
 }

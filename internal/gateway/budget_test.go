@@ -337,6 +337,50 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// TestFullestLimitIsToldOf: of the windows of the quota and the budgets it is the one of which most is used, and nothing without any.
+func TestFullestLimitIsToldOf(t *testing.T) {
+	const used = 17 // of the quota by a plain request; of a budget 27
+	now := time.Now().UTC()
+	midnight := time.Date(now.Year(), now.Month(), now.Day()+1, 0, 0, 0, 0, time.UTC)
+	month := time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		why            string
+		daily, monthly int64
+		budget         string
+		status, share  string
+		resets         time.Time
+	}{
+		{"no limit", policy.Unlimited, policy.Unlimited, "", "", "", time.Time{}},
+		{"a day's quota", used * 50, policy.Unlimited, "", "allowed", "0.02", midnight},
+		{"a month's quota", policy.Unlimited, used * 50, "", "allowed", "0.02", month},
+		{"the fuller of both", used * 50, used * 20, "", "allowed", "0.05", month},
+		{"a budget that is fuller", used * 50, used * 20, "270 tokens", "allowed", "0.10", midnight},
+		{"a budget that is not", used * 50, used * 20, "2700 tokens", "allowed", "0.05", month},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			r := newRig(t, answerPlain, func(d *policy.Document) {
+				d.Users[0].Quota = policy.Quota{Daily: c.daily, Monthly: c.monthly}
+				if c.budget != "" {
+					d.Budgets = []policy.BudgetSpec{aliceHas(c.budget, "day", "")}
+				}
+			})
+			r.post(plainRequest)
+			a, resets := r.post(plainRequest), ""
+			if !c.resets.IsZero() {
+				resets = strconv.FormatInt(c.resets.Unix(), 10)
+			}
+			for name, want := range map[string]string{"status": c.status, "overage-status": c.status, "overage-utilization": c.share, "reset": resets, "overage-reset": resets} {
+				if got := a.header.Get("anthropic-ratelimit-unified-" + name); a.status != 200 || got != want {
+					t.Errorf("%d, %s: %q, want %q", a.status, name, got, want)
+				}
+			}
+			if a := r.do(r.request("POST", "/v1/messages/count_tokens", plainRequest)); a.status != 200 || a.header.Get("anthropic-ratelimit-unified-status") != "" {
+				t.Errorf("counting tokens: %d %v", a.status, a.header)
+			}
+		})
+	}
+}
+
 // Nobody can say what a request costs at most whose model the server runs as often as it likes.
 func TestStrictBudgetRefusesWhatHasNoBound(t *testing.T) {
 	r := newRig(t, answerPlain, withBudgets(aliceHas("1000 USD", "day", "strict")))

@@ -36,7 +36,7 @@ func (g *Gateway) relay(ctx context.Context, k *keeper, x *exchange, r *wire.Res
 	tap := newTap(kind, encoding)
 	may := (func() bool)(nil)
 	head := x.withRequestID(upstream.ResponseHead(r.Head))
-	x.spending.tell(&head)
+	x.tell(&head)
 	if stream {
 		g.metrics.streams.Inc()
 		defer g.metrics.streams.Dec()

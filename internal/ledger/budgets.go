@@ -142,10 +142,14 @@ type BudgetUse struct {
 
 // Share is the used part of the amount.
 func (u *BudgetUse) Share() float64 {
-	if u.Amount <= 0 {
+	return share(u.Used, u.Amount)
+}
+
+func share(used, limit int64) float64 {
+	if limit <= 0 {
 		return 1
 	}
-	return float64(u.Used) / float64(u.Amount)
+	return float64(used) / float64(limit)
 }
 
 func (p *pot) use(a policy.Account, now time.Time) BudgetUse {
@@ -156,22 +160,32 @@ func (p *pot) use(a policy.Account, now time.Time) BudgetUse {
 // holdBudgets reserves claims, which fit. The Ledger's lock is held.
 func (l *Ledger) holdBudgets(x *Exchange, claims []Claim, now time.Time) {
 	charges := make([]charge, len(claims))
-	var fullest BudgetUse
 	for i := range claims {
 		p := l.books.pot(claims[i].Account)
-		if use := p.use(claims[i].Account, now); i == 0 || use.Share() > fullest.Share() {
-			fullest = use
-		}
+		use := p.use(claims[i].Account, now)
+		x.fill(Fill{use.Share(), use.Threshold(use.Used) > 0, use.ResetsAt})
 		charges[i] = p.take(&claims[i], now)
-	}
-	if len(claims) > 0 {
-		x.fullest = &fullest
 	}
 	x.settlement.charges = charges
 }
 
-// Fullest returns the budget of which the largest part was used when the exchange was admitted, nil when it has none.
-func (x *Exchange) Fullest() *BudgetUse { return x.fullest }
+// Fill is how full a budget or a window of a quota is.
+type Fill struct {
+	Share    float64   // the used part of it
+	Warn     bool      // it has reached a threshold of the operator's
+	ResetsAt time.Time // UTC; quota.Never when it does not
+}
+
+// fill takes in how full one of the exchange's limits is.
+func (x *Exchange) fill(f Fill) {
+	if !x.limited || f.Share > x.fullest.Share {
+		x.fullest, x.limited = f, true
+	}
+}
+
+// Fullest returns how full that budget or window of the quota was of which the largest part was used when the exchange was admitted. limited
+// says whether it has any.
+func (x *Exchange) Fullest() (f Fill, limited bool) { return x.fullest, x.limited }
 
 // Budget returns the use of a budget by all subjects that the books know; one that is nobody's yet has its scope.
 func (l *Ledger) Budget(b *policy.Budget) []BudgetUse {

@@ -236,12 +236,15 @@ func TestThresholdsAreLoggedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := strict("1 USD", "day", 10)
+	used := int64(0)
 	for i, cost := range []int64{700_000, 60_000, 60_000, 140_000} {
 		x := reserve(t, l, claiming(fmt.Sprint(i), c))
-		if use := x.Fullest(); use == nil || use.Name != "user-alice" {
-			t.Errorf("%+v", use)
+		want := ledger.Fill{Share: float64(used) / 1_000_000, Warn: used >= 750_000, ResetsAt: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)}
+		if full, limited := x.Fullest(); !limited || full != want {
+			t.Errorf("%+v, want %+v", full, want)
 		}
 		pay(t, x, cost)
+		used += cost
 	}
 	shut(t, l)
 	for _, percent := range []string{"percent=75", "percent=95"} {

@@ -74,7 +74,8 @@ type Exchange struct {
 	ledger     *Ledger
 	entry      Entry // as it was opened
 	formula    policy.Formula
-	fullest    *BudgetUse // nil: no budgets
+	fullest    Fill
+	limited    bool // fullest is of something
 	opening    opening
 	settlement settlement
 	ticket     ticket // of one after the other
@@ -164,6 +165,11 @@ func (l *Ledger) hold(x *Exchange, o *Opening, now time.Time) error {
 	if denied != nil {
 		l.gauges.denied(denied)
 		return denied
+	}
+	for _, a := range x.settlement.accounts {
+		if !a.Unlimited() {
+			x.fill(Fill{Share: share(a.Used, a.Limit), ResetsAt: a.ends.UTC()})
+		}
 	}
 	quota.Reserve(asked, &day.Account, &month.Account)
 	if len(o.Claims) > 0 {
