@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"carpool/internal/fleet"
@@ -70,7 +71,9 @@ func TestCheckpoint(t *testing.T) {
 			}, func(d *policy.Document) {
 				d.Budgets = []policy.BudgetSpec{{Name: "day", Scope: "user/alice", Amount: "5 USD", Window: "day"}}
 			})
-			answered := make(chan answer)
+			end := sync.OnceFunc(func() { close(more) })
+			t.Cleanup(end) // also of a test that fails: the rig waits for its upstream
+			answered := make(chan answer, 1)
 			go func() { answered <- r.post(request, "Accept-Encoding: gzip") }()
 			waitFor(t, "the request", func() bool { return r.upstream.count() == 1 })
 
@@ -100,7 +103,7 @@ func TestCheckpoint(t *testing.T) {
 				t.Errorf("by what it says of its usage it costs %d: %+v", got, e)
 			}
 
-			close(more)
+			end()
 			if a := <-answered; a.status != 200 || a.err != nil {
 				t.Errorf("%+v", a)
 			}
@@ -121,6 +124,7 @@ func TestCheckpointOfAPromptThatWasNotReported(t *testing.T) {
 	}, func(d *policy.Document) {
 		d.Budgets = []policy.BudgetSpec{{Name: "day", Scope: "user/alice", Amount: "5 USD", Window: "day"}}
 	})
+	t.Cleanup(func() { close(leave) })
 	resp, err := http.DefaultTransport.RoundTrip(r.request("POST", "/v1/messages", strings.Replace(streamRequest, "opus-5-5", "opus-5", 1)))
 	if err != nil {
 		t.Fatal(err)
@@ -131,5 +135,4 @@ func TestCheckpointOfAPromptThatWasNotReported(t *testing.T) {
 	if e.InputTokens == 0 || e.OutputTokens != 100 || e.Cost != e.InputTokens*5+100*25 || e.Status != 200 || !e.Estimated { // 100 are its max_tokens
 		t.Errorf("%+v", e)
 	}
-	close(leave)
 }
