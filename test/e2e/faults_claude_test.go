@@ -184,9 +184,9 @@ type durationClass int
 
 func class(d time.Duration) durationClass {
 	switch {
-	case d < 20*time.Second: // this machine may be busy
+	case d < 45*time.Second: // an idle machine takes a tenth of it, this one may be busy
 		return 0
-	case d < time.Minute:
+	case d < 90*time.Second:
 		return 1
 	}
 	return 2

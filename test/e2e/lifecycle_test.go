@@ -437,9 +437,9 @@ func TestDrainDelay(t *testing.T) {
 	}
 	told := time.Now()
 	g.proc.signal(syscall.SIGTERM)
-	eventually(t, time.Second, "/ready fails", func() bool {
+	eventually(t, time.Second, "/ready fails and says that the connection ends", func() bool {
 		resp, err := get("/ready")
-		return err == nil && resp.StatusCode == http.StatusServiceUnavailable
+		return err == nil && resp.StatusCode == http.StatusServiceUnavailable && resp.Close
 	})
 	for path, want := range map[string]int{"/health": 503, "/ready": 503, "/live": 200} {
 		if resp, err := get(path); err != nil || resp.StatusCode != want || !resp.Close {
