@@ -60,7 +60,7 @@ type Head struct {
 	Passed  int64 // the chain begins after this number ...
 	Before  link  // ... with this hash
 	Skipped []Range
-	Counted counted
+	Counted *counted // nil: of an older Carpool, which did not sign it
 	Seq     int64
 	Hash    link
 	At      time.Time
@@ -79,7 +79,9 @@ func (h *Head) message() []byte {
 	for _, s := range h.Skipped {
 		b = fmt.Appendf(b, "skipped %d %d %d\n", s.First, s.Last, s.At.UnixMicro())
 	}
-	b = fmt.Appendf(b, "counted %d %d %d\n", h.Counted.Waived, h.Counted.Pruned, h.Counted.Spent)
+	if h.Counted != nil {
+		b = fmt.Appendf(b, "counted %d %d %d\n", h.Counted.Waived, h.Counted.Pruned, h.Counted.Spent)
+	}
 	return fmt.Appendf(b, "head %d %x\nat %s\nkey %x\n", h.Seq, h.Hash, h.At.UTC().Format(time.RFC3339Nano), []byte(h.Key))
 }
 
@@ -100,7 +102,7 @@ func readHead(text string) (*Head, error) {
 	}
 	h := &Head{}
 	lines := strings.Split(strings.TrimSuffix(message, "\n"), "\n")
-	if len(lines) < 7 || lines[0] != headTitle {
+	if len(lines) < 6 || lines[0] != headTitle {
 		return nil, errHead
 	}
 	for _, line := range lines[1:] {
@@ -131,6 +133,7 @@ func (h *Head) read(line string) (err error) {
 		s.At = time.UnixMicro(micros).UTC()
 		h.Skipped = append(h.Skipped, s)
 	case "counted":
+		h.Counted = &counted{}
 		_, err = fmt.Sscanf(value, "%d %d %d", &h.Counted.Waived, &h.Counted.Pruned, &h.Counted.Spent)
 	case "head":
 		if _, err = fmt.Sscanf(value, "%d %s", &h.Seq, &hash); err == nil {
@@ -268,7 +271,12 @@ func (tx *transaction) sign() error {
 	if h.Passed, h.Before, h.Skipped, err = readChain(ctx, tx.conn); err != nil {
 		return err
 	}
-	if h.Counted, err = tx.signedCounted(ctx); err != nil {
+	sum, err := tx.signedCounted(ctx)
+	if err != nil {
+		return err
+	}
+	h.Counted = &sum
+	if err := tx.noteCounted(ctx); err != nil {
 		return err
 	}
 	if _, err = tx.conn.ExecContext(ctx, `UPDATE chain SET signed = ?`, h.sign(c.key)); err != nil {

@@ -59,15 +59,38 @@ func (tx *transaction) recount(change func() error) error {
 }
 
 // signedCounted returns what the next head says of the counters: what the last one does and what this transaction changed.
-// So a change by another hand never gets signed. Without a head of this key there is nothing but the counters to go by.
+// So a change by another hand never gets signed. Without a head of this key that says it there is nothing but the counters to go by.
 func (tx *transaction) signedCounted(ctx context.Context) (counted, error) {
 	var text string
 	if err := tx.conn.QueryRowContext(ctx, `SELECT signed FROM chain`).Scan(&text); err != nil {
 		return counted{}, fmt.Errorf("cannot read the signed head: %w", err)
 	}
 	own, _ := tx.chain.key.Public().(ed25519.PublicKey)
-	if h, err := readHead(text); err == nil && bytes.Equal(h.Key, own) {
+	if h, err := readHead(text); err == nil && h.Counted != nil && bytes.Equal(h.Key, own) {
 		return h.Counted.plus(tx.recounted), nil
 	}
 	return readCounted(ctx, tx.conn)
+}
+
+// countedVersion is SQLite's user_version of a database of which a head says what the counters do: from then on one that does
+// not is an old one.
+const countedVersion = 1
+
+func readCountedVersion(ctx context.Context, q querier) (version int64, err error) {
+	if err := q.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return 0, fmt.Errorf("cannot read whether the counters are signed: %w", err)
+	}
+	return version, nil
+}
+
+// noteCounted notes that heads say from now on what the counters do.
+func (tx *transaction) noteCounted(ctx context.Context) error {
+	version, err := readCountedVersion(ctx, tx.conn)
+	if err != nil || version >= countedVersion {
+		return err
+	}
+	if _, err := tx.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", countedVersion)); err != nil {
+		return fmt.Errorf("cannot note that the counters are signed: %w", err)
+	}
+	return nil
 }

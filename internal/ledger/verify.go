@@ -80,6 +80,8 @@ type verification struct {
 	last    int64 // number of the entry before
 	at      link
 	broken  bool // the chain: what follows was told already
+
+	uncounted bool // the head in the database is one of an older Carpool, see Head.Counted
 }
 
 // spent is what entries were charged of a slot, and when it stops counting.

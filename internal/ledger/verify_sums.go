@@ -181,7 +181,7 @@ func (v *verification) head(where, text string, inside bool) error {
 		if err != nil {
 			return err
 		}
-		if has != h.Counted {
+		if v.uncounted = h.Counted == nil; !v.uncounted && has != *h.Counted {
 			v.find("counters", compareIt, "%s: the counters add up to %d tokens used before resets and %d of pruned entries, and %d of pruned entries in budgets; what was signed is %d, %d and %d: "+
 				"a counter was changed and no reset did it", where, has.Waived, has.Pruned, has.Spent, h.Counted.Waived, h.Counted.Pruned, h.Counted.Spent)
 		}
@@ -190,8 +190,12 @@ func (v *verification) head(where, text string, inside bool) error {
 		}
 	}
 	known, err := h.isIn(v.ctx, v.tx)
-	if known && v.Verified.Key != "" && h.Seq > v.Signed {
+	switch {
+	case !known || v.Verified.Key == "":
+	case h.Seq > v.Signed:
 		v.find("signature", replayed, "%s is of entry %d, and the one in the database only of entry %d: an old head was put there", where, h.Seq, v.Signed)
+	case v.uncounted && h.Counted != nil:
+		v.find("signature", replayed, "%s says what the counters add up to, and the one in the database does not: an old head was put there", where)
 	}
 	if err == nil && !known {
 		v.find("signature", compareIt+"; or an older copy took its place", "%s: entry %d as signed at %s is not in the ledger: what is at its end was removed or changed",
@@ -207,8 +211,18 @@ const (
 	lateness = time.Minute
 )
 
-// young tells of entries that began when the newest head must have been another one.
+// young tells of a head that cannot be the newest: it does not say what those after it do, or entries began when the newest
+// must have been another one.
 func (v *verification) young(where string, h *Head) error {
+	if h.Counted == nil {
+		version, err := readCountedVersion(v.ctx, v.tx)
+		if err != nil {
+			return err
+		}
+		if version >= countedVersion {
+			v.find("signature", replayed, "%s does not say what the counters add up to, and later ones did: it is not the newest that was signed", where)
+		}
+	}
 	var n, first int64
 	err := v.tx.QueryRowContext(v.ctx, `SELECT count(*), coalesce(min(seq), 0) FROM entries WHERE seq > ? AND started_at > ?`,
 		h.Seq, h.At.Add(lateness).UnixMicro()).Scan(&n, &first)

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"os"
 	"strings"
@@ -147,4 +148,65 @@ func TestVerifyResets(t *testing.T) {
 	change(t, path, `UPDATE budget_counters SET used = 0, pruned = 0`)
 	told("a budget", "0 of pruned entries in budgets; what was signed is 18, 36 and 18")
 	shut(t, l)
+}
+
+// olderHead returns the head beside a ledger signed anew without what the counters add up to, as Carpool did before it signed that.
+func olderHead(t *testing.T, path string) string {
+	t.Helper()
+	message, _, _ := strings.Cut(read(t, path+".head"), "signature ")
+	before, rest, _ := strings.Cut(message, "counted ")
+	_, after, ok := strings.Cut(rest, "\n")
+	if !ok {
+		t.Fatalf("the head does not say what the counters add up to: %s", message)
+	}
+	message = before + after
+	return fmt.Sprintf("%ssignature %x\n", message, ed25519.Sign(nodeKey(t, path), []byte(message)))
+}
+
+// TestVerifyAnOlderForm: books that a Carpool left that did not sign what the counters add up to are as good as others, and
+// the next start signs it. From then on a head of that form is an old one.
+func TestVerifyAnOlderForm(t *testing.T) {
+	path, clock := file(t), noon()
+	l := signing(t, path, clock)
+	use(t, l, "a", "b")
+	if err := l.ResetQuota(t.Context(), []string{"alice"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, l)
+	newer, older := read(t, path+".head"), olderHead(t, path)
+	put := func(inside, beside, further string) {
+		t.Helper()
+		change(t, path, `UPDATE chain SET signed = '`+inside+`';`+further)
+		write(t, path+".head", []byte(beside))
+	}
+	told := func(when string, start int, want ...string) {
+		t.Helper()
+		_, all := found(t, path, ledger.Audit{})
+		same := len(all) == len(want)
+		for i := range min(len(all), len(want)) {
+			same = same && strings.Contains(all[i], want[i])
+		}
+		if !same {
+			t.Errorf("%s: %q", when, all)
+		}
+		if v, err := ledger.VerifyStart(t.Context(), path); err != nil || len(v.Findings) != start {
+			t.Errorf("%s, at the start: %+v %v", when, v, err)
+		}
+	}
+	put(older, older, `PRAGMA user_version = 0`)
+	told("as it was left", 0)
+	put(strings.Replace(older, "head 2", "head 1", 1), older, ``)
+	told("changed", 0, "signature: the signed head in the database: it is not a signed head of a ledger, or was changed")
+	put(older, newer, ``)
+	told("beside a newer one", 0, "says what the counters add up to, and the one in the database does not: an old head was put there")
+	put(older, older, ``)
+
+	shut(t, signing(t, path, clock))
+	told("started", 0)
+	if _, err := os.Stat(path + ".head.aside"); err == nil || !strings.Contains(read(t, path+".head"), "\ncounted 28 0 0\n") {
+		t.Errorf("the start took the head for one of other books, or signed %s", read(t, path+".head"))
+	}
+	put(older, older, ``)
+	const replayed = "signature: the signed head in the database does not say what the counters add up to, and later ones did"
+	told("put back", 1, replayed)
 }
