@@ -116,13 +116,20 @@ func verifyBooks(ctx context.Context, cfg *config.Config, kept string, pause fun
 		damage = []string{err.Error()}
 	}
 	var drift control.Drift
+	var whole *control.Books
 	if len(damage) == 0 {
-		audit.Copy = books
+		whole, audit.Copy = books, books
 		if drift, err = books.RollupDrift(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
+	lost, err := lostLedger(ctx, cfg, whole)
+	if err != nil {
+		return nil, err
+	}
+	if len(lost) > 0 {
+		v = &ledger.Verified{Findings: lost}
+	} else if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
 		return nil, err
 	}
 	v.Findings = append(v.Findings, ofControl(damage)...)

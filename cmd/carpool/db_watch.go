@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -31,7 +30,7 @@ func checkAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) err
 	if v, err := ledger.VerifyStart(ctx, cfg.Storage.Path); err == nil {
 		findings = v.Findings
 	}
-	if damage, err := controlDamage(ctx, cfg.Control.Store.Path); err == nil {
+	if damage, err := controlDamage(ctx, cfg); err == nil {
 		findings = append(findings, damage...)
 	}
 	if len(findings) == 0 {
@@ -49,20 +48,62 @@ func checkAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) err
 		"or set storage.onDamage to warn to serve nevertheless", cfg.DataDir, first.Check, first.What, others, shellQuote(cfg.DataDir))
 }
 
-// controlDamage looks through control's database.
-func controlDamage(ctx context.Context, path string) (findings []ledger.Finding, err error) {
-	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
-		return nil, nil
+// filled reports whether there is anything in a file.
+func filled(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Size() > 0
+}
+
+// controlDamage looks through control's database, and whether the ledger that it has entries of is there.
+func controlDamage(ctx context.Context, cfg *config.Config) (findings []ledger.Finding, err error) {
+	path := cfg.Control.Store.Path
+	if !filled(path) {
+		return lostLedger(ctx, cfg, nil)
 	}
 	books, err := control.OpenBooks(ctx, path)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, books.Close()) }()
 	lines, err := books.QuickDamage(ctx, startCheck)
-	if err := errors.Join(err, books.Close()); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	return ofControl(lines), nil
+	readable := books
+	if len(lines) > 0 {
+		readable = nil
+	}
+	lost, err := lostLedger(ctx, cfg, readable)
+	return append(lost, ofControl(lines)...), err
+}
+
+// lostLedger tells of a ledger whose file is missing or empty although there was one: its signed head is there, or control,
+// if it can be asked, has entries of it. A server that makes it anew forgets what quotas and budgets have used.
+func lostLedger(ctx context.Context, cfg *config.Config, books *control.Books) ([]ledger.Finding, error) {
+	path := cfg.Storage.Path
+	if filled(path) {
+		return nil, nil
+	}
+	var trace string
+	if head := ledger.HeadPath(path); filled(head) {
+		trace = "its signed head " + head + " is there"
+	} else if books != nil {
+		last, err := books.LastSeq(ctx, cfg.Node.Name)
+		if err != nil {
+			return nil, err
+		}
+		if last > 0 {
+			trace = fmt.Sprintf("%s has entries of it, up to %d", cfg.Control.Store.Path, last)
+		}
+	}
+	if trace == "" {
+		return nil, nil
+	}
+	return []ledger.Finding{{
+		Check: "integrity",
+		What:  fmt.Sprintf("the ledger %s is missing or empty although %s: in a new one nothing is used of quotas and budgets", path, trace),
+		Do:    "stop the server and restore a backup with carpool db restore",
+	}}, nil
 }
 
 // ofControl makes findings of what SQLite says of control's database.

@@ -103,16 +103,13 @@ func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog
 // checkWhole refuses a data folder that was in use and of which a part is missing: what would be made anew in its place is
 // either useless beside the rest or looks like a server that has lost everything.
 func checkWhole(cfg *config.Config, key string) error {
-	filled := func(path string) bool {
-		info, err := os.Stat(path)
-		return err == nil && info.Size() > 0
-	}
 	store, books := filled(cfg.Control.Store.Path), filled(cfg.Storage.Path)
 	switch hasKey := filled(key); {
 	case store && !hasKey:
 		return fmt.Errorf("%s is missing, without which %s cannot be read; put your copy of it back (or move %s away to start anew)", key, cfg.Control.Store.Path, cfg.Control.Store.Path)
 	case hasKey && books && !store:
-		return fmt.Errorf("%s is missing or empty although this data folder was in use; restore a backup of it (or move %s away to start anew)", cfg.Control.Store.Path, cfg.Storage.Path)
+		return fmt.Errorf("%s is missing or empty although this data folder was in use; restore a backup of it (or move %s and %s away to start anew)",
+			cfg.Control.Store.Path, cfg.Storage.Path, ledger.HeadPath(cfg.Storage.Path))
 	}
 	return nil
 }

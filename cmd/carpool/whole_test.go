@@ -17,6 +17,7 @@ func TestAFolderThatWasInUseMustBeWhole(t *testing.T) {
 	for _, tt := range []struct{ lost, says string }{
 		{"master.key", "master.key is missing"},
 		{"control.db", "control.db is missing or empty"},
+		{"node.db", "node.db is missing or empty although its signed head"},
 	} {
 		dir := t.TempDir()
 		a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, now: time.Now}

@@ -49,8 +49,8 @@ func (l *link) scan(b []byte) error {
 	return nil
 }
 
-// headSuffix is what the file beside the database is called that holds the head as it was signed last.
-const headSuffix = ".head"
+// HeadPath is the file that holds the head as it was signed last, beside the ledger in the file path.
+func HeadPath(path string) string { return path + ".head" }
 
 const headTitle = "carpool ledger head 1"
 
@@ -401,7 +401,7 @@ func (m *mover) export() error {
 	if err := m.tx.checkpoint(); err != nil {
 		return err
 	}
-	if err := replaceFile(m.ledger.file.path+headSuffix, signed); err != nil {
+	if err := replaceFile(HeadPath(m.ledger.file.path), signed); err != nil {
 		return fmt.Errorf("cannot write the signed head: %w", err)
 	}
 	return nil
@@ -417,7 +417,7 @@ func (m *mover) exportSometimes() {
 // checkHead compares the ledger with the head that was written beside it. One that the ledger does not have is set aside:
 // the ledger's file was replaced or changed, and whoever verifies the books has to know.
 func (l *Ledger) checkHead(ctx context.Context) {
-	path := l.file.path + headSuffix
+	path := HeadPath(l.file.path)
 	text, err := os.ReadFile(path)
 	if err != nil || l.mover.tx.chain.key == nil {
 		return

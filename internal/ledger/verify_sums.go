@@ -115,8 +115,8 @@ func (v *verification) unpruned() (first bool, err error) {
 type heads struct{ beside, aside string }
 
 func (v *verification) readHeads() (h heads, err error) {
-	for suffix, to := range map[string]*string{headSuffix: &h.beside, headSuffix + asideSuffix: &h.aside} {
-		text, err := os.ReadFile(v.path + suffix)
+	for path, to := range map[string]*string{HeadPath(v.path): &h.beside, HeadPath(v.path) + asideSuffix: &h.aside} {
+		text, err := os.ReadFile(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return heads{}, err
 		}
@@ -136,7 +136,7 @@ func (v *verification) heads(files heads) error {
 		}
 	}
 	if files.beside != "" && files.beside != inside {
-		if err := v.head("the signed head in "+v.path+headSuffix, files.beside, false); err != nil {
+		if err := v.head("the signed head in "+HeadPath(v.path), files.beside, false); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func (v *verification) heads(files heads) error {
 	}
 	if files.aside != "" {
 		v.find("signature", "compare it with a backup; when a restored backup is the cause, remove the file",
-			"%s is a signed head that the ledger did not have when the server started", v.path+headSuffix+asideSuffix)
+			"%s is a signed head that the ledger did not have when the server started", HeadPath(v.path)+asideSuffix)
 	}
 	return nil
 }

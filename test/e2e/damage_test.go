@@ -80,6 +80,52 @@ func TestDamagedAtStart(t *testing.T) {
 	})
 }
 
+// TestLostLedger: a server whose ledger is gone does not begin a new one, in which nothing is used of quotas and budgets,
+// unless it is told to.
+func TestLostLedger(t *testing.T) {
+	t.Parallel()
+	sim, dir := startSim(t), t.TempDir()
+	g := serveIn(t, dir, sim.url, -1)
+	g.spend(100)
+	g.settled(1)
+	archive := filepath.Join(dir, "backup.tar.gz")
+	g.must("db", "backup", "--to", archive)
+	g.proc.terminate()
+	node := filepath.Join(g.data, "node.db")
+	lose := func(path string) {
+		t.Helper()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(why, what string) {
+		t.Helper()
+		r := runProgram(t, callPatience, dir, plainEnv(dir, "E2E_UPSTREAM_KEY="+simKey), nil, binary, "serve", "--config", "carpool.yml")
+		if r.code != 1 || !strings.Contains(r.stderr, what) || !strings.Contains(r.stderr, "carpool db restore FILE --data "+g.data) {
+			t.Errorf("%s: exit status %d: %s", why, r.code, r.stderr)
+		}
+		if r := g.run("db", "verify"); r.code != 1 || !strings.Contains(r.stdout, what) {
+			t.Errorf("%s, db verify: exit status %d: %s%s", why, r.code, r.stdout, r.stderr)
+		}
+	}
+	lose(node)
+	refused("missing", "node.db is missing or empty although its signed head ")
+	lose(node + ".head")
+	refused("without its head", "control.db has entries of it, up to 1")
+	write(t, node, "")
+	refused("empty", "control.db has entries of it, up to 1")
+
+	g.must("db", "restore", archive, "--yes")
+	g = serveIn(t, dir, sim.url, -1)
+	g.spend(100)
+	g.settled(2)
+	g.proc.terminate()
+	lose(node)
+	g = serveIn(t, dir, sim.url, -1, "storage: {onDamage: warn}")
+	g.spend(100)
+	g.settled(1)
+}
+
 // TestVerifyWhileServing: a server verifies its books now and then, and tells what it finds.
 func TestVerifyWhileServing(t *testing.T) {
 	t.Parallel()

@@ -97,6 +97,15 @@ func (b *Books) Contiguous(ctx context.Context, node string) (mark int64, err er
 	return mark, nil
 }
 
+// LastSeq returns the number of the last entry of a node that is known, 0 when none is.
+func (b *Books) LastSeq(ctx context.Context, node string) (last int64, err error) {
+	if err := b.tx.QueryRowContext(ctx, `SELECT max(
+		(SELECT coalesce(max(contiguous), 0) FROM nodes WHERE name = ?), (SELECT coalesce(max(seq), 0) FROM entries WHERE node = ?))`, node, node).Scan(&last); err != nil {
+		return 0, fmt.Errorf("cannot read up to where there are entries of node %s: %w", node, err)
+	}
+	return last, nil
+}
+
 // Has reports whether there is an exchange under whatever number, or was before it was rolled up.
 func (b *Books) Has(ctx context.Context, e *fleet.Entry) (has bool, err error) {
 	who := identify(e)
