@@ -23,28 +23,23 @@ const (
 	verifyShare = 4                // of the time, one part is for verifying
 )
 
-// checkAtStart refuses databases that are damaged, as far as that can be seen in some seconds. Of one that cannot be read at
-// all its opening tells.
-func checkAtStart(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	var findings []ledger.Finding
+// checkAtStart refuses databases that are damaged, as far as that can be seen in some seconds, or returns what is wrong with
+// them where the server is to serve nevertheless. Of one that cannot be read at all its opening tells.
+func checkAtStart(ctx context.Context, cfg *config.Config) (findings []ledger.Finding, err error) {
 	if v, err := ledger.VerifyStart(ctx, cfg.Storage.Path); err == nil {
 		findings = v.Findings
 	}
 	if damage, err := controlDamage(ctx, cfg); err == nil {
 		findings = append(findings, damage...)
 	}
-	if len(findings) == 0 {
-		return nil
-	}
-	if cfg.Storage.OnDamage == "warn" {
-		logFindings(ctx, log, findings)
-		return nil
+	if len(findings) == 0 || cfg.Storage.OnDamage == "warn" {
+		return findings, nil
 	}
 	first, others := findings[0], ""
 	if n := len(findings) - 1; n > 0 {
 		others = fmt.Sprintf(" (and %d more, see carpool db verify)", n)
 	}
-	return fmt.Errorf("the books in %s are damaged, and nothing is served from them: %s: %s%s; restore the last backup with 'carpool db restore FILE --data %s', "+
+	return nil, fmt.Errorf("the books in %s are damaged, and nothing is served from them: %s: %s%s; restore the last backup with 'carpool db restore FILE --data %s', "+
 		"or set storage.onDamage to warn to serve nevertheless", cfg.DataDir, first.Check, first.What, others, shellQuote(cfg.DataDir))
 }
 
@@ -116,12 +111,6 @@ func ofControl(lines []string) (findings []ledger.Finding) {
 	return findings
 }
 
-func logFindings(ctx context.Context, log *slog.Logger, findings []ledger.Finding) {
-	for _, f := range findings {
-		log.ErrorContext(ctx, "the books are not as they should be", slog.String("check", f.Check), slog.String("what", f.What), slog.String("do", f.Do))
-	}
-}
-
 // watchBooks verifies the books while the server runs, now and then and without haste.
 type watchBooks struct {
 	cfg      *config.Config
@@ -139,7 +128,7 @@ func newWatchBooks(cfg *config.Config, log *slog.Logger, registry prometheus.Reg
 			Name: "carpool_ledger_verify_timestamp_seconds", Help: "When the last verification of the books ended; 0 before the first one.",
 		}),
 		findings: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "carpool_ledger_verify_findings", Help: "What the last verification of the books found to be wrong.",
+			Name: "carpool_ledger_verify_findings", Help: "What the last verification of the books, or before one the look at the start, found to be wrong.",
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "carpool_ledger_verify_failures_total", Help: "Verifications of the books that could not be carried out.",
@@ -175,21 +164,30 @@ func (w *watchBooks) once(ctx context.Context, now func() time.Time) error {
 		return err
 	}
 	w.at.Set(float64(now().UnixMilli()) / 1000)
-	w.findings.Set(float64(len(v.Findings)))
+	w.tell(ctx, v.Findings)
 	if len(v.Findings) == 0 {
-		w.warn("")
 		w.log.InfoContext(ctx, "the books are verified", slog.Int64("entries", v.Entries), slog.Int64("counters", v.Counters), slog.Int64("tookMs", now().Sub(begun).Milliseconds()))
-		return nil
+	}
+	return nil
+}
+
+// tell says what is wrong with the books, until it is called again.
+func (w *watchBooks) tell(ctx context.Context, findings []ledger.Finding) {
+	w.findings.Set(float64(len(findings)))
+	if len(findings) == 0 {
+		w.warn("")
+		return
 	}
 	var names []string
-	for _, f := range v.Findings {
+	for _, f := range findings {
 		if !slices.Contains(names, f.Check) {
 			names = append(names, f.Check)
 		}
 	}
 	w.warn("the books are not as they should be (" + strings.Join(names, ", ") + "); see the log and carpool db verify")
-	logFindings(ctx, w.log, v.Findings)
-	return nil
+	for _, f := range findings {
+		w.log.ErrorContext(ctx, "the books are not as they should be", slog.String("check", f.Check), slog.String("what", f.What), slog.String("do", f.Do))
+	}
 }
 
 // unhurried returns a pause that leaves most of the time to others.

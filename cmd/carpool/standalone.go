@@ -45,6 +45,7 @@ type standalone struct {
 	servers     []*web.Server // all others
 	certificate *certificate  // of server.tls; nil: plain HTTP
 	capacity    capacity
+	damage      []ledger.Finding // what the look at the start found, with storage.onDamage: warn
 	port        int
 	address     string // base URL for developers on this machine
 	reachable   bool   // from other machines, too
@@ -84,7 +85,7 @@ func (a *app) startStandalone(ctx context.Context, cfg *config.Config, log *slog
 	if err := a.backUpBeforeUpgrade(ctx, cfg, log); err != nil {
 		return nil, err
 	}
-	if err := checkAtStart(ctx, cfg, log); err != nil {
+	if s.damage, err = checkAtStart(ctx, cfg); err != nil {
 		return nil, err
 	}
 	master, err := control.LoadMasterKey(key, rand.Reader)
@@ -166,8 +167,9 @@ func (s *standalone) follow(ctx context.Context, now func() time.Time) {
 	if s.cfg.Storage.BackupInterval > 0 {
 		loops.Go(func() { s.backUp(ctx, now) })
 	}
+	watch := newWatchBooks(s.cfg, s.log, s.registry, s.node.Warn)
+	watch.tell(ctx, s.damage)
 	if s.cfg.Storage.VerifyInterval > 0 {
-		watch := newWatchBooks(s.cfg, s.log, s.registry, s.node.Warn)
 		loops.Go(func() { watch.run(ctx, now) })
 	}
 	s.closeLater(func() error {

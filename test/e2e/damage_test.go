@@ -78,6 +78,11 @@ func TestDamagedAtStart(t *testing.T) {
 	g.logged("the finding", func(msg string, line map[string]any) bool {
 		return msg == "the books are not as they should be" && line["check"] == "counters"
 	})
+	var health struct{ Status, Problem string }
+	getJSON(t, g.url+"/health", http.Header{}, &health)
+	if n := g.metric("carpool_ledger_verify_findings"); n != 2 || health.Status != "healthy" || !strings.Contains(health.Problem, "(counters)") {
+		t.Errorf("%v findings, %+v", n, health)
+	}
 }
 
 // TestLostLedger: a server whose ledger is gone does not begin a new one, in which nothing is used of quotas and budgets,
