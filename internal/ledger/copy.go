@@ -63,6 +63,9 @@ type Schema struct {
 
 // ReadSchema reads where the ledger in the file name stands, without changing it and at once.
 func ReadSchema(ctx context.Context, name string) (s Schema, err error) {
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		return Schema{}, fmt.Errorf("there is no ledger %s; if there was one, restore a backup with carpool db restore: %w", name, err)
+	}
 	db, err := sql.Open("sqlite", readOnly(name))
 	if err == nil {
 		s, err = readSchema(ctx, db)
