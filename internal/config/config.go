@@ -153,7 +153,7 @@ type QuotaFormula struct {
 type Storage struct {
 	Type           string        `key:"type" default:"sqlite" enum:"sqlite" doc:"Kind of database."`
 	Path           string        `key:"path" kind:"path" shown:"node.db in dataDir" doc:"The database file."`
-	Retention      time.Duration `key:"retention" default:"2160h" min:"0" doc:"How long the node's ledger keeps entries that the control plane has; 0 keeps them for ever. For the control plane's there is control.store.retention; what /v1/usage tells developers is what the ledger has."`
+	Retention      time.Duration `key:"retention" default:"2160h" min:"0" doc:"How long the node's ledger keeps entries that the control plane has, at least 24h; 0 keeps them for ever. For the control plane's there is control.store.retention; what /v1/usage tells developers is what the ledger has."`
 	BackupInterval time.Duration `key:"backupInterval" default:"0" min:"0" doc:"How often a backup is made while the server runs; 0 makes none."`
 	VerifyInterval time.Duration `key:"verifyInterval" default:"24h" min:"0" doc:"How often the server verifies its books in the background, as carpool db verify does; 0 is never."`
 	OnDamage       string        `key:"onDamage" default:"refuse" enum:"refuse,warn" doc:"What happens when the look at the databases at the start finds damage: refuse ends the server, warn notes it and serves nevertheless."`
@@ -174,7 +174,7 @@ type Store struct {
 	Type string `key:"type" default:"sqlite" enum:"sqlite" doc:"Kind of database."`
 	Path string `key:"path" kind:"path" shown:"control.db in dataDir" doc:"The database file."`
 
-	Retention time.Duration `key:"retention" default:"0" min:"0" doc:"How long single requests are kept that reports can tell of; older ones are rolled up to sums by the hour, by whole days in timeZone. 0 keeps them for ever."`
+	Retention time.Duration `key:"retention" default:"0" min:"0" doc:"How long single requests are kept that reports can tell of; older ones are rolled up to sums by the hour, by whole days in timeZone. At least 24h; 0 keeps them for ever."`
 }
 
 // Admin is access to the admin API over the network.

@@ -12,7 +12,7 @@ func TestHandbookPageIsCurrent(t *testing.T) {
 	want := `# Configuration
 
 A server reads one file, YAML or JSON (` + "`carpool serve --config FILE`" + `), then environment variables, then flags; what comes later wins. Without a file
-the defaults apply. An unknown key is an error. Durations are milliseconds (30000) or have a unit (30s). Relative paths in a file are
+the defaults apply. An unknown key is an error. Durations are milliseconds (30000) or have a unit (30s, 1h30m, 7d). Relative paths in a file are
 relative to its folder. Secrets can stand in a file of their own (…File) or in a variable (…Env).
 
 ` + "`carpool config check FILE`" + ` says what is understood, ` + "`carpool config print`" + ` what is in force, ` + "`carpool config schema`" + ` gives a JSON schema for editors.

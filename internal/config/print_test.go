@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -187,6 +188,7 @@ func TestSchemaAgreesWithLoad(t *testing.T) {
 		string(printed):    true,
 		"{}":               true,
 		"server: {port: 0, requestTimeout: 1h30m}":    true,
+		"storage: {retention: 1.5d12h}":               true,
 		"claudeCode: {features: [a]}":                 true,
 		"claudeCode: {features: {a: true}}":           true,
 		"claudeCode: {quotaFormula: {input: 0.125}}":  true,
@@ -245,6 +247,28 @@ func TestNearest(t *testing.T) {
 	} {
 		if got, _ := nearest(name, keys); got != want {
 			t.Errorf("nearest to %.20q is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"30d": 30 * day, "1d": day, "1d12h": 36 * time.Hour, "1.5d": 36 * time.Hour, ".5d": 12 * time.Hour, "2d30m10s": 2*day + 30*time.Minute + 10*time.Second,
+		"+7d": 7 * day, "-1d": -day, "90": 90 * time.Millisecond, "1h30m": 90 * time.Minute,
+	} {
+		if got, err := parseDuration(text); err != nil || got != want {
+			t.Errorf("%s is %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"d", "1dd", "d1", "1 d", "1D", "200000d", "1w", ""} {
+		if got, err := parseDuration(text); err == nil {
+			t.Errorf("%q is %v", text, got)
+		}
+	}
+	for retention, want := range map[time.Duration]string{0: "for ever", day: "for 1 day", 90 * day: "for 90 days", 36 * time.Hour: "for 36h"} {
+		if got := kept(retention); got != want {
+			t.Errorf("%v is kept %q", retention, got)
 		}
 	}
 }

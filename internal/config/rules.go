@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"carpool/internal/policy"
 )
@@ -43,8 +44,23 @@ func (d *decoder) relations() {
 	if c.DataDir == "" {
 		d.problemOf("dataDir", "must not be empty")
 	}
+	d.retentions()
 	d.addresses()
 	d.prices()
+}
+
+// shortestRetention keeps a number that was meant as days, and is milliseconds, from removing everything for good.
+const shortestRetention = 24 * time.Hour
+
+func (d *decoder) retentions() {
+	for path, kept := range map[string]time.Duration{
+		"storage.retention":       d.config.Storage.Retention,
+		"control.store.retention": d.config.Control.Store.Retention,
+	} {
+		if kept > 0 && kept < shortestRetention {
+			d.problemOf(path, fmt.Sprintf("%s is too short; it must be 0 (for ever) or at least 24h. A number without a unit is milliseconds: write 90d for 90 days", formatDuration(kept)))
+		}
+	}
 }
 
 // addresses reports two listeners on one address.

@@ -62,7 +62,7 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		zero := json.Number("0")
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
 			{Type: "integer", Minimum: zero, Description: "milliseconds"},
-			{Type: "string", Pattern: `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[0-9]+$`, Description: "a duration such as 30s or 1h30m"},
+			{Type: "string", Pattern: `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d))+$|^[0-9]+$`, Description: "a duration such as 30s, 1h30m or 7d"},
 		}}
 	case reflect.TypeFor[Weight]():
 		return &jsonschema.Schema{Type: "number", Minimum: "0", Maximum: "1000", MultipleOf: "0.001"}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 )
 
@@ -28,8 +29,8 @@ func (c *Config) Summary() string {
 	}
 	c.summarizeServer(line)
 	line("data folder", "%s", c.DataDir)
-	line("storage", "%s %s, %s", c.Storage.Type, c.Storage.Path, backups(c.Storage))
-	line("control store", "%s %s", c.Control.Store.Type, c.Control.Store.Path)
+	line("storage", "%s %s, entries kept %s, %s", c.Storage.Type, c.Storage.Path, kept(c.Storage.Retention), backups(c.Storage))
+	line("control store", "%s %s, single requests kept %s", c.Control.Store.Type, c.Control.Store.Path, kept(c.Control.Store.Retention))
 	line("organization", "%s", c.Organization)
 	c.summarizeClaudeCode(line)
 	line("prices", "%s", c.Prices.text())
@@ -215,6 +216,20 @@ func backups(s Storage) string {
 		return "no backups"
 	}
 	return "a backup every " + formatDuration(s.BackupInterval)
+}
+
+// kept says for how long something is kept, in days where they are whole.
+func kept(retention time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case retention == 0:
+		return "for ever"
+	case retention == day:
+		return "for 1 day"
+	case retention%day == 0:
+		return fmt.Sprintf("for %d days", retention/day)
+	}
+	return "for " + formatDuration(retention)
 }
 
 // list joins what is there with commas.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -86,7 +87,10 @@ func parseWeight(s string) (Weight, error) {
 	return Weight(n), nil
 }
 
-// parseDuration reads a Go duration such as 30s or 1h30m, or a whole number of
+// days are the parts of a duration that Go does not know.
+var days = regexp.MustCompile(`([0-9]+\.?[0-9]*|\.[0-9]+)d`)
+
+// parseDuration reads a duration such as 30s, 1h30m or 7d, or a whole number of
 // milliseconds.
 func parseDuration(s string) (time.Duration, error) {
 	if signed := strings.TrimPrefix(s, "-"); digits(signed) {
@@ -96,9 +100,12 @@ func parseDuration(s string) (time.Duration, error) {
 		}
 		return milliseconds(n)
 	}
-	d, err := time.ParseDuration(s)
+	// 24 times the hours, so that fractions and overflows are Go's to deal with.
+	d, err := time.ParseDuration(days.ReplaceAllStringFunc(s, func(part string) string {
+		return strings.Repeat(strings.TrimSuffix(part, "d")+"h", 24)
+	}))
 	if err != nil {
-		return 0, errors.New(`must be a whole number of milliseconds, or a duration such as "30s" or "1h30m"`)
+		return 0, errors.New(`must be a whole number of milliseconds, or a duration such as "30s", "1h30m" or "7d"`)
 	}
 	return d, nil
 }
