@@ -216,6 +216,7 @@ func booksOf(billing []control.BillingRow) map[reconcile.Line]reconcile.Books {
 			Input: row.InputTokens, Output: row.OutputTokens, CacheRead: row.CacheReadTokens, CacheWrite5m: row.CacheWrite5mTokens,
 			CacheWrite1h: row.CacheWrite1hTokens, WebSearches: row.WebSearches, MicroUSD: row.CostMicroUSD,
 		})
+		b.SearchMicroUSD += row.WebSearchMicroUSD
 		b.Requests, b.Estimated, b.Unpriced, b.Mixed = b.Requests+row.Requests, b.Estimated+row.Estimated, b.Unpriced+row.Unpriced, b.Mixed+row.Mixed
 		books[line] = b
 	}

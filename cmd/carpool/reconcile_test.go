@@ -140,7 +140,7 @@ func TestReconcile(t *testing.T) {
 	}
 
 	// The same from a file, as one would save the answers.
-	var saved bytes.Buffer
+	var saved, costs bytes.Buffer
 	for _, path := range []string{"usage_report/messages?group_by[]=model", "cost_report?group_by[]=description"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/v1/organizations/"+path+"&limit=31&starting_at="+
 			yesterday.AddDate(0, 0, -1).Format(time.RFC3339)+"&ending_at="+yesterday.AddDate(0, 0, 1).Format(time.RFC3339), nil)
@@ -152,7 +152,8 @@ func TestReconcile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := saved.ReadFrom(resp.Body); err != nil {
+		costs.Reset() // it comes last
+		if _, err := saved.ReadFrom(io.TeeReader(resp.Body, &costs)); err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
@@ -162,6 +163,16 @@ func TestReconcile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, again, problems := carpool(t, data, "reconcile", "--from", file, "--tolerance", "0"); status != 0 || !strings.Contains(again, "within the tolerance.") {
+		t.Errorf("%d\n%s%s", status, again, problems)
+	}
+
+	// The cost report alone has web searches by day.
+	costFile := filepath.Join(t.TempDir(), "costs.json")
+	if err := os.WriteFile(costFile, costs.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, again, problems := carpool(t, data, "reconcile", "--from", costFile, "--tolerance", "0"); status != 0 ||
+		!strings.Contains(again, "(web search)") || strings.Contains(again, "tokens") {
 		t.Errorf("%d\n%s%s", status, again, problems)
 	}
 

@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"time"
 
+	"carpool/internal/anthropic"
 	"carpool/internal/control/store"
 	"carpool/internal/policy"
+	"carpool/internal/price"
 )
 
 type billingInput struct {
@@ -41,14 +43,20 @@ func (c *Control) billing(ctx context.Context, in *billingInput) ([]BillingRow, 
 			mixed[line{e.StartedAt.UTC().Format(time.DateOnly), cmp.Or(e.ModelServed, e.ModelSent, e.ModelAsked)}]++
 		}
 	}
+	prices := c.current.Load().snapshot.Prices
 	rows := make([]BillingRow, len(sums))
 	for i, s := range sums {
 		micros, err := strconv.ParseInt(s.Groups[0], 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("the database says that %q is a day: %w", s.Groups[0], err)
 		}
-		day, model := time.UnixMicro(micros).UTC().Format(time.DateOnly), s.Groups[1]
-		rows[i] = BillingRow{Day: day, Model: model, Mixed: mixed[line{day, model}], UsageTotals: totalsOf(s)}
+		at, model := time.UnixMicro(micros).UTC(), s.Groups[1]
+		day := at.Format(time.DateOnly)
+		searches := prices.Cost(at, price.Request{Usage: anthropic.Usage{WebSearches: s.WebSearches}})
+		rows[i] = BillingRow{
+			Day: day, Model: model, Mixed: mixed[line{day, model}], UsageTotals: totalsOf(s),
+			WebSearchMicroUSD: min(searches.Parts.WebSearches, s.Cost), // requests without a price may have cost less
+		}
 	}
 	slices.SortFunc(rows, func(a, b BillingRow) int { return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model)) })
 	return rows, nil

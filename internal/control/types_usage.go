@@ -121,6 +121,8 @@ type BillingRow struct {
 	Model string `json:"model" doc:"As the answers say"`
 	Mixed int64  `json:"mixed" doc:"Requests in which other models took part and are billed as well, an advisor or one that a fallback replaced: Anthropic divides them by model, here all is the answering model's. Only of requests that are kept one by one"`
 	UsageTotals
+
+	WebSearchMicroUSD int64 `json:"webSearchMicroUsd" doc:"Of the cost, what web searches cost by the prices that are configured now: Anthropic's cost report has it by day and not by model"`
 }
 
 // SessionQuery selects sessions; the forms are those of UsageQuery.

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -12,6 +13,8 @@ type Books struct {
 	Estimated int64 `json:"estimated"` // of the requests; their usage is not all reported
 	Unpriced  int64 `json:"unpriced"`  // of the requests
 	Mixed     int64 `json:"mixed"`     // of the requests; other models took part, which the report counts with those
+
+	SearchMicroUSD int64 `json:"webSearchMicroUsd"` // of the cost, what web searches cost
 }
 
 // Row compares a line.
@@ -45,8 +48,9 @@ func (r *Row) Classes() []Class {
 // Compare compares the books with a report, in the order of days and models. What differs by more than a share of the
 // larger side is not within the tolerance. The ledger rounds the cost of each request to micro-dollars and the report does
 // not: half a micro-dollar for each request is no drift. Of what the report has nothing (tokens, or dollars), nothing is
-// compared.
+// compared. Where the report has the cost of web searches on a line of its own, so have the rows those of the books.
 func Compare(books map[Line]Books, report *Report, tolerance float64) []Row {
+	books = searchesApart(books, report)
 	lines := map[Line]bool{}
 	for line := range books {
 		lines[line] = true
@@ -81,4 +85,22 @@ func Compare(books map[Line]Books, report *Report, tolerance float64) []Row {
 	}
 	slices.SortFunc(rows, func(a, b Row) int { return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model)) })
 	return rows
+}
+
+// searchesApart takes the cost of web searches out of the lines of models on the days on which the report cannot do otherwise, because it
+// does not say which models made them.
+func searchesApart(books map[Line]Books, report *Report) map[Line]Books {
+	apart := maps.Clone(books)
+	for line, b := range books {
+		searches := Line{line.Day, webSearch}
+		if _, reported := report.Lines[searches]; b.SearchMicroUSD == 0 || (report.Usage && !reported) {
+			continue
+		}
+		all := apart[searches]
+		all.MicroUSD, all.SearchMicroUSD = all.MicroUSD+b.SearchMicroUSD, all.SearchMicroUSD+b.SearchMicroUSD
+		apart[searches] = all
+		b.MicroUSD, b.SearchMicroUSD = b.MicroUSD-b.SearchMicroUSD, 0
+		apart[line] = b
+	}
+	return apart
 }

@@ -102,6 +102,40 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// A cost report alone does not say which models searched: the searches of both sides are on a line of their own then.
+func TestCompareSearchesByDay(t *testing.T) {
+	book := func(micro, searches int64) reconcile.Books {
+		return reconcile.Books{Amounts: reconcile.Amounts{WebSearches: searches, MicroUSD: micro + 10_000*searches}, Requests: 1, SearchMicroUSD: 10_000 * searches}
+	}
+	books := map[reconcile.Line]reconcile.Books{
+		{Day: "2026-11-20", Model: "claude-sonnet-4-5"}: book(334, 3),
+		{Day: "2026-11-20", Model: "claude-opus-5"}:     book(0, 1),
+	}
+	codeless := strings.ReplaceAll(costPage, `"amount":"12.5"`, `"amount":"0"`)
+	for _, c := range []struct {
+		report string
+		within bool
+	}{
+		{codeless, true},
+		{strings.ReplaceAll(codeless, `"amount":"4"`, `"amount":"5"`), false},
+		{strings.ReplaceAll(codeless, `"amount":"4"`, `"amount":"0"`), false},
+	} {
+		report, err := reconcile.ReadReport(strings.NewReader(c.report), "w1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range reconcile.Compare(books, report, 0) {
+			searches := row.Model == "(web search)"
+			if row.Within != (c.within || !searches) || (searches && row.Ledger.MicroUSD != 40_000) {
+				t.Errorf("%+v", row)
+			}
+		}
+	}
+	if len(books) != 2 {
+		t.Errorf("the books are changed: %+v", books)
+	}
+}
+
 func TestReadTelemetry(t *testing.T) {
 	events, err := reconcile.ReadTelemetry(strings.NewReader(`{"event.name":"user_prompt","request_id":"not this"}
 {"name":"claude_code.api_request","attributes":{"request_id":"r1","input_tokens":7,"output_tokens":"8","cost_usd_micros":55,"cost_usd":1,"event.timestamp":"2026-11-20T12:00:00.5Z","duration_ms":1500}}

@@ -19,6 +19,9 @@ type Line struct {
 	Model string `json:"model"` // without its date
 }
 
+// webSearch stands for a model where it is not known which ones searched: the cost report has web searches by day.
+const webSearch = "(web search)"
+
 // NewLine is the line of a model at an instant. A request that named an alias and got no answer has no date in its model.
 func NewLine(at time.Time, model string) Line {
 	return Line{at.UTC().Format(time.DateOnly), undated(model)}
@@ -207,7 +210,7 @@ func (r *Report) finish() (*Report, error) {
 			}
 		}
 		if total == 0 {
-			line := Line{day, "(web search)"}
+			line := Line{day, webSearch}
 			r.dollars[line] = sum(r.dollars[line], cost)
 			continue
 		}
