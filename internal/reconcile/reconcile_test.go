@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"carpool/internal/fleet"
 	"carpool/internal/reconcile"
 )
 
@@ -141,7 +142,7 @@ func TestReadTelemetry(t *testing.T) {
 {"name":"claude_code.api_request","attributes":{"request_id":"r1","input_tokens":7,"output_tokens":"8","cost_usd_micros":55,"cost_usd":1,"event.timestamp":"2026-11-20T12:00:00.5Z","duration_ms":1500}}
 
 {"resourceLogs":[{"resource":{"attributes":[]},"scopeLogs":[{"logRecords":[{"timeUnixNano":"1795176000000000000","body":{"stringValue":"claude_code.api_request"},"attributes":[{"key":"request_id","value":{"stringValue":"r2"}},{"key":"cost_usd","value":{"doubleValue":0.0000125}},{"key":"cache_read_tokens","value":{"intValue":"9"}}]},{"body":{"stringValue":"claude_code.tool_result"},"attributes":[]}]}]}]}
-{"event.name":"api_request","input_tokens":"many","cost_usd":"NaN","duration_ms":-1e300}`))
+{"event.name":"api_request","cost_usd":"","duration_ms":-1e12,"timeUnixNano":"0"}`))
 	if err != nil || len(events) != 3 {
 		t.Fatalf("%v %+v", err, events)
 	}
@@ -151,7 +152,7 @@ func TestReadTelemetry(t *testing.T) {
 	if e := events[1]; e.RequestID != "r2" || e.CacheRead != 9 || e.MicroUSD != 13 || !e.HasCost || e.At.Unix() != 1795176000 {
 		t.Errorf("%+v", e)
 	}
-	if e := events[2]; e.Input != 0 || e.MicroUSD != 0 || e.Duration != 0 {
+	if e := events[2]; e.Input != 0 || e.HasCost || e.Duration != 0 {
 		t.Errorf("%+v", e)
 	}
 	from, to, ok := reconcile.Range(events[:1])
@@ -160,6 +161,51 @@ func TestReadTelemetry(t *testing.T) {
 	}
 	if _, _, ok := reconcile.Range(events[2:]); ok {
 		t.Error("an event without a time has a range")
+	}
+}
+
+// What cannot be read is not zero, which would look like a difference or be compared with the wrong hours.
+func TestReadTelemetryRefuses(t *testing.T) {
+	for event, says := range map[string]string{
+		`"input_tokens":"abc"`:                   `line 2: input_tokens of the event is "abc", which is not a number`,
+		`"cost_usd":"NaN"`:                       `cost_usd of the event is "NaN"`,
+		`"duration_ms":-1e300`:                   `duration_ms of the event is "-1e300"`,
+		`"event.timestamp":"yesterday"`:          `line 2: event.timestamp of the event is "yesterday", which is not an RFC 3339 time`,
+		`"timeUnixNano":"99999999999999999999"`:  `timeUnixNano of the event`,
+		`"attributes":{"output_tokens":"1,000"}`: `output_tokens of the event is "1,000"`,
+	} {
+		_, err := reconcile.ReadTelemetry(strings.NewReader("\n[{\"event.name\":\"api_request\"," + event + "}]"))
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", event, err)
+		}
+	}
+}
+
+// A request is missed where its session has telemetry; that another event has no session says nothing about those that have none.
+func TestMatchingWithoutSession(t *testing.T) {
+	finished := func(session string) *fleet.Entry {
+		return &fleet.Entry{ID: "of " + session, Outcome: fleet.OutcomeFinished, SessionID: session}
+	}
+	for _, c := range []struct {
+		events  []reconcile.Event
+		missing string
+	}{
+		{[]reconcile.Event{{RequestID: "r1"}}, ""},
+		{[]reconcile.Event{{RequestID: "r1"}, {RequestID: "r2", Session: "s"}}, "of s"},
+	} {
+		m := reconcile.NewMatching(c.events, 0)
+		for _, session := range []string{"", "s", "other"} {
+			m.Add(finished(session))
+		}
+		missing := ""
+		for _, d := range m.Differences() {
+			if d.Telemetry == nil {
+				missing += d.RequestID
+			}
+		}
+		if missing != c.missing {
+			t.Errorf("%+v: %q is missing, not %q", c.events, missing, c.missing)
+		}
 	}
 }
 

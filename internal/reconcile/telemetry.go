@@ -49,7 +49,9 @@ func ReadTelemetry(r io.Reader) ([]Event, error) {
 			if wrong := decoder.Decode(&value); wrong != nil {
 				return nil, fmt.Errorf("line %d is not JSON: %w", n, wrong)
 			}
-			collect(value, &events)
+			if wrong := collect(value, &events); wrong != nil {
+				return nil, fmt.Errorf("line %d: %w", n, wrong)
+			}
 		}
 		if last {
 			return onceEach(events), nil
@@ -76,22 +78,28 @@ func onceEach(events []Event) []Event {
 }
 
 // collect finds the events in a document, however deep its resources and scopes are.
-func collect(value any, events *[]Event) {
+func collect(value any, events *[]Event) error {
 	switch v := value.(type) {
 	case []any:
 		for _, each := range v {
-			collect(each, events)
+			if err := collect(each, events); err != nil {
+				return err
+			}
 		}
 	case map[string]any:
 		attributes := attributesOf(v)
 		if strings.TrimPrefix(attributes["event.name"], "claude_code.") == "api_request" {
-			*events = append(*events, eventOf(attributes))
-			return
+			event, err := eventOf(attributes)
+			*events = append(*events, event)
+			return err
 		}
 		for _, each := range v {
-			collect(each, events)
+			if err := collect(each, events); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // attributesOf flattens an event: its own scalars, and those of attributes as an object or as OTLP's list of pairs.
@@ -145,31 +153,60 @@ func scalar(value any) (string, bool) {
 	return "", false
 }
 
-func eventOf(attributes map[string]string) Event {
+// eventOf reads an event. What it does not have is zero; what cannot be read is an error, because it would look like a difference.
+func eventOf(attributes map[string]string) (Event, error) {
+	var wrong error
 	number := func(name string) float64 {
-		n, err := strconv.ParseFloat(attributes[name], 64)
-		if err != nil || math.IsNaN(n) || math.Abs(n) > 1e18 {
+		text := attributes[name]
+		if text == "" {
+			return 0
+		}
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(n) || math.Abs(n) > 1e15 {
+			wrong = errors.Join(wrong, fmt.Errorf("%s of the event is %.40q, which is not a number", name, text))
 			return 0
 		}
 		return n
 	}
 	e := Event{
 		RequestID: attributes["request_id"], ClientRequestID: attributes["client_request_id"], Session: attributes["session.id"],
-		Model: attributes["model"], Duration: time.Duration(number("duration_ms")) * time.Millisecond,
+		Model: attributes["model"], Duration: milliseconds(number("duration_ms")),
 		Input: int64(number("input_tokens")), Output: int64(number("output_tokens")),
 		CacheRead: int64(number("cache_read_tokens")), CacheCreation: int64(number("cache_creation_tokens")),
 	}
-	if _, e.HasCost = attributes["cost_usd_micros"]; e.HasCost {
+	if e.HasCost = attributes["cost_usd_micros"] != ""; e.HasCost {
 		e.MicroUSD = int64(number("cost_usd_micros"))
-	} else if _, e.HasCost = attributes["cost_usd"]; e.HasCost {
-		e.MicroUSD = int64(math.Round(number("cost_usd") * 1e6))
+	} else if e.HasCost = attributes["cost_usd"] != ""; e.HasCost {
+		e.MicroUSD = int64(math.Round(1e6 * min(max(number("cost_usd"), -1e9), 1e9)))
 	}
-	if at, err := time.Parse(time.RFC3339, attributes["event.timestamp"]); err == nil {
-		e.At = at.UTC()
-	} else if nanos, err := strconv.ParseInt(attributes["timeUnixNano"], 10, 64); err == nil && nanos > 0 {
-		e.At = time.Unix(0, nanos).UTC()
+	at, err := eventTime(attributes["event.timestamp"], attributes["timeUnixNano"])
+	e.At = at
+	return e, errors.Join(wrong, err)
+}
+
+// milliseconds is a duration of at most a century: what is longer would overflow.
+func milliseconds(n float64) time.Duration {
+	const most = 100 * 365 * 24 * time.Hour
+	return time.Duration(min(max(n, 0), float64(most.Milliseconds()))) * time.Millisecond
+}
+
+// eventTime is when an event was, by its own word or else by that of its record, where 0 is none.
+func eventTime(timestamp, nanos string) (time.Time, error) {
+	if timestamp != "" {
+		at, err := time.Parse(time.RFC3339, timestamp)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("event.timestamp of the event is %.40q, which is not an RFC 3339 time", timestamp)
+		}
+		return at.UTC(), nil
 	}
-	return e
+	if nanos == "" || nanos == "0" {
+		return time.Time{}, nil
+	}
+	n, err := strconv.ParseInt(nanos, 10, 64)
+	if err != nil || n < 0 {
+		return time.Time{}, fmt.Errorf("timeUnixNano of the event is %.40q, which is not a number of nanoseconds", nanos)
+	}
+	return time.Unix(0, n).UTC(), nil
 }
 
 // Range is when the requests of the events began and ended, with a minute to spare for clocks that differ. ok is false when
@@ -254,8 +291,9 @@ func (m *Matching) Add(e *fleet.Entry) {
 			return
 		}
 	}
-	// Clients without telemetry are in the ledger too, and a request that failed has an event of another kind.
-	if e.Outcome == fleet.OutcomeFinished && (len(m.sessions) == 0 || m.sessions[e.SessionID]) {
+	// Clients without telemetry are in the ledger too, and a request that failed has an event of another kind. An event without a session
+	// does not speak for all requests that have none.
+	if e.Outcome == fleet.OutcomeFinished && m.sessions[e.SessionID] {
 		m.missing = append(m.missing, Difference{
 			RequestID: requestID(e), Session: e.SessionID, Model: served(e), At: e.StartedAt, Ledger: ledgerSide(e),
 		})
