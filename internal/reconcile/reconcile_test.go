@@ -47,6 +47,11 @@ func TestReadReport(t *testing.T) {
 	if err != nil || all.Cost || all.Lines[reconcile.Line{Day: "2026-11-20", Model: "claude-sonnet-4-5"}].Input != 1100 {
 		t.Errorf("%v %+v", err, all)
 	}
+	// The answers about several workspaces, one by one.
+	one, other := strings.ReplaceAll(costPage, `"w2"`, `"w1"`), strings.NewReplacer(`"w1"`, `"w3"`, `"w2"`, `"w3"`).Replace(costPage)
+	if all, err = reconcile.ReadReport(strings.NewReader(one+other), ""); err != nil || all.Lines[reconcile.Line{Day: "2026-11-20", Model: "(code execution)"}].MicroUSD != 250_000 {
+		t.Errorf("%v %+v", err, all)
+	}
 	for text, says := range map[string]string{
 		"":                  "there is no page",
 		"nonsense":          "page 1 is not an answer",
@@ -54,6 +59,9 @@ func TestReadReport(t *testing.T) {
 		`{"error":"x"}`:     "has no data",
 		usagePage[:100]:     "unexpected EOF",
 		`{"data":[1,2,"3"]`: "page 1",
+		costPage + `{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}`: "page 2 is an error that the Usage and Cost API answered: invalid x-api-key",
+		usagePage + costPage + usagePage:                                  "page 3 repeats 2026-11-20 of page 1",
+		costPage + costPage:                                               "page 2 repeats 2026-11-20 of page 1",
 		strings.ReplaceAll(usagePage, "claude-opus-5", ""):                "group_by[]=model",
 		strings.ReplaceAll(costPage, `"cost_type":"code_execution",`, ""): "group_by[]=description",
 		strings.ReplaceAll(costPage, "12.5", "12,5"):                      "is not an amount",

@@ -72,13 +72,15 @@ type Report struct {
 	Cost     bool      // it has dollars
 
 	workspace string
+	pages     int
+	pageOf    map[item]int
 	dollars   map[Line]*big.Rat // of tokens, in micro-dollars
 	searches  map[string]*big.Rat
 }
 
 // newReport is an empty report of one workspace, or of all when it is empty.
 func newReport(workspace string) *Report {
-	return &Report{Lines: map[Line]Amounts{}, workspace: workspace, dollars: map[Line]*big.Rat{}, searches: map[string]*big.Rat{}}
+	return &Report{Lines: map[Line]Amounts{}, workspace: workspace, pageOf: map[item]int{}, dollars: map[Line]*big.Rat{}, searches: map[string]*big.Rat{}}
 }
 
 // page is an answer of either endpoint; see contract/usage-and-pricing.md.
@@ -90,12 +92,45 @@ type page struct {
 	} `json:"data"`
 	More bool   `json:"has_more"`
 	Next string `json:"next_page"`
+
+	Error json.RawMessage `json:"error"` // of an answer that is none
+}
+
+// problem is what an answer that is an error says, "" when it is not one of the API's.
+func (p *page) problem() string {
+	var said struct {
+		Message string `json:"message"`
+	}
+	_ = json.Unmarshal(p.Error, &said) // a proxy's answer says nothing
+	return said.Message
+}
+
+// item is what a result is about. The API has each once.
+type item struct {
+	Start time.Time
+	Cost  bool
+	dimensions
+}
+
+// dimensions are what results are grouped by.
+type dimensions struct {
+	Model          string `json:"model"`
+	Workspace      string `json:"workspace_id"`
+	Key            string `json:"api_key_id"`
+	Account        string `json:"account_id"`
+	ServiceAccount string `json:"service_account_id"`
+	ServiceTier    string `json:"service_tier"`
+	ContextWindow  string `json:"context_window"`
+	InferenceGeo   string `json:"inference_geo"`
+	Speed          string `json:"speed"`
+	CostType       string `json:"cost_type"`
+	TokenType      string `json:"token_type"`
+	Description    string `json:"description"`
 }
 
 // result is one of a bucket: of the cost report when it has an amount.
 type result struct {
-	Model     string `json:"model"`
-	Workspace string `json:"workspace_id"`
+	dimensions
 
 	Input         int64 `json:"uncached_input_tokens"`
 	Output        int64 `json:"output_tokens"`
@@ -108,10 +143,15 @@ type result struct {
 		WebSearches int64 `json:"web_search_requests"`
 	} `json:"server_tool_use"`
 
-	Amount      *string `json:"amount"` // cents
-	Currency    string  `json:"currency"`
-	CostType    string  `json:"cost_type"`
-	Description string  `json:"description"`
+	Amount   *string `json:"amount"` // cents
+	Currency string  `json:"currency"`
+}
+
+// used reports whether it has anything.
+func (x *result) used() bool {
+	x0 := *x
+	x0.dimensions = dimensions{}
+	return x0 != result{}
 }
 
 // ReadReport reads pages of the usage report, of the cost report (by description) or of both, one JSON document after the
@@ -125,16 +165,19 @@ func ReadReport(r io.Reader, workspace string) (*Report, error) {
 			return report.finish()
 		case err != nil:
 			return nil, fmt.Errorf("page %d is not an answer of the Usage and Cost API: %w", n, err)
+		case p.Data == nil && p.problem() != "":
+			return nil, fmt.Errorf("page %d is an error that the Usage and Cost API answered: %s", n, p.problem())
 		case p.Data == nil:
 			return nil, fmt.Errorf("page %d is not an answer of the Usage and Cost API: it has no data", n)
 		}
 		if err := report.add(&p); err != nil {
-			return nil, fmt.Errorf("page %d: %w", n, err)
+			return nil, err
 		}
 	}
 }
 
 func (r *Report) add(p *page) error {
+	r.pages++
 	for _, bucket := range p.Data {
 		if r.From.IsZero() || bucket.Start.Before(r.From) {
 			r.From = bucket.Start.UTC()
@@ -143,8 +186,14 @@ func (r *Report) add(p *page) error {
 			r.To = bucket.End.UTC()
 		}
 		for i := range bucket.Results {
-			if err := r.book(bucket.Start, &bucket.Results[i]); err != nil {
-				return err
+			x := &bucket.Results[i]
+			about := item{bucket.Start.UTC(), x.Amount != nil, x.dimensions}
+			if first, known := r.pageOf[about]; known && first != r.pages {
+				return fmt.Errorf("page %d repeats %s of page %d", r.pages, about.Start.Format(time.DateOnly), first)
+			}
+			r.pageOf[about] = r.pages
+			if err := r.book(bucket.Start, x); err != nil {
+				return fmt.Errorf("page %d: %w", r.pages, err)
 			}
 		}
 	}
@@ -157,7 +206,7 @@ func (r *Report) book(day time.Time, x *result) error {
 	}
 	if x.Amount == nil {
 		r.Usage = true
-		if x.Model == "" && *x != (result{Workspace: x.Workspace}) {
+		if x.Model == "" && x.used() {
 			return errors.New("the usage report has no models: ask for it with group_by[]=model")
 		}
 		line := NewLine(day, x.Model)
@@ -285,13 +334,9 @@ func (a API) page(ctx context.Context, path string, query url.Values) (*page, er
 		return nil, fmt.Errorf("cannot read the Admin API's answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		var problem struct {
-			Error struct {
-				Message string `json:"message"`
-			} `json:"error"`
-		}
-		_ = json.Unmarshal(body, &problem) // a proxy's answer says nothing
-		text := strings.TrimSuffix(fmt.Sprintf("the Admin API answered %d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), problem.Error.Message), ": ")
+		var p page
+		_ = json.Unmarshal(body, &p) // a proxy's answer says nothing
+		text := strings.TrimSuffix(fmt.Sprintf("the Admin API answered %d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), p.problem()), ": ")
 		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
 			text += "; it takes an Admin key (sk-ant-admin…), not one for messages"
 		}
