@@ -32,25 +32,29 @@ const (
 	markEstimated = "~"
 )
 
+// marked is an amount of which a part is without a price, or estimated.
+func marked(micro int64, unpriced, estimated bool) string {
+	text := dollars(micro)
+	if estimated {
+		text = markEstimated + text
+	}
+	if unpriced {
+		text = markUnpriced + text
+	}
+	return text
+}
+
 // sumCost is what exchanges cost.
 func sumCost(s control.UsageTotals) string {
-	if s.Unpriced > 0 {
-		return markUnpriced + dollars(s.CostMicroUSD)
-	}
-	return dollars(s.CostMicroUSD)
+	return marked(s.CostMicroUSD, s.Unpriced > 0, s.Estimated > 0)
 }
 
 // entryCost is what an exchange cost. One from before there were prices has no cost.
 func entryCost(e *fleet.Entry) string {
-	switch {
-	case e.Unpriced:
-		return markUnpriced + dollars(e.Cost)
-	case e.PriceVersion == "" && e.InputTokens+e.OutputTokens+e.CacheReadTokens+e.CacheWrite5mTokens+e.CacheWrite1hTokens > 0:
+	if e.PriceVersion == "" && !e.Unpriced && e.InputTokens+e.OutputTokens+e.CacheReadTokens+e.CacheWrite5mTokens+e.CacheWrite1hTokens > 0 {
 		return markUnpriced + "-"
-	case e.Estimated:
-		return markEstimated + dollars(e.Cost)
 	}
-	return dollars(e.Cost)
+	return marked(e.Cost, e.Unpriced, e.Estimated)
 }
 
 // costNotes says below a table what is not certain about its costs.

@@ -246,11 +246,11 @@ func driftText(d *drift) string {
 			}
 		}
 		if d.Cost {
-			t.row(r.Day, r.Model, "cost", dollars(r.Ledger.MicroUSD), dollars(r.Report.MicroUSD), signed(r.Drift.MicroUSD, dollars))
+			t.row(r.Day, r.Model, "cost", marked(r.Ledger.MicroUSD, r.Ledger.Unpriced > 0, r.Ledger.Estimated > 0), dollars(r.Report.MicroUSD), signed(r.Drift.MicroUSD, dollars))
 		}
 	}
 	if d.Cost {
-		t.total = []string{"total", "", "cost", dollars(ledger), dollars(report), signed(ledger-report, dollars)}
+		t.total = []string{"total", "", "cost", marked(ledger, unpriced > 0, estimated > 0), dollars(report), signed(ledger-report, dollars)}
 	}
 	text := f.String() + "\n" + t.String() + costNotes(unpriced, estimated) + mixedNotes(d.Rows)
 	var beyond strings.Builder

@@ -65,7 +65,7 @@ func (a *app) reportText(r control.Report) string {
 	f.add("Sessions", number(r.Sessions))
 	f.add("File operations", number(r.FileOperations))
 
-	f.add("Cost", sumCost(control.UsageTotals{CostMicroUSD: r.Cost.MicroUSD, Unpriced: r.Cost.Unpriced}))
+	f.add("Cost", marked(r.Cost.MicroUSD, r.Cost.Unpriced > 0, r.Cost.Estimated > 0))
 	f.add("Cache reads", percent(r.Cost.CacheReadShare)+" of the tokens of prompts")
 	f.add("Cache savings", dollars(r.Cost.CacheSavingsMicroUSD)+" against the same without a cache")
 
@@ -80,7 +80,7 @@ func (a *app) reportText(r control.Report) string {
 
 	models := newTable("MODEL", ">REQUESTS", ">INPUT", ">OUTPUT", ">COST")
 	for _, m := range r.Models {
-		models.row(m.Model, number(m.Count), number(m.Input), number(m.Output), dollars(m.CostMicroUSD))
+		models.row(m.Model, number(m.Count), number(m.Input), number(m.Output), marked(m.CostMicroUSD, m.Unpriced > 0, m.Estimated > 0))
 	}
 	tools := newTable("TOOL", ">CALLS")
 	for _, t := range r.TopTools {

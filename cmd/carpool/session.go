@@ -126,9 +126,10 @@ func (a *app) sessionText(s control.SessionDetail) string {
 	agents := newTable("AGENT", ">TIME", ">REQUESTS", ">INPUT", ">OUTPUT", ">READ", ">WRITE", ">COST", ">TREE")
 	models := map[string]*control.UsageTotals{}
 	var order []string
-	for _, g := range s.Tree {
+	for i, g := range s.Tree {
+		unpriced, estimated := uncertain(s.Tree[i:])
 		agents.row(agentName(g), lasted(g.DurationMs), number(g.Requests), compact(g.InputTokens), compact(g.OutputTokens),
-			compact(g.CacheReadTokens), compact(g.CacheWriteTokens), sumCost(g.UsageTotals), dollars(g.TreeMicroUSD))
+			compact(g.CacheReadTokens), compact(g.CacheWriteTokens), sumCost(g.UsageTotals), marked(g.TreeMicroUSD, unpriced, estimated))
 		for _, m := range g.Models {
 			sum := models[m.Model]
 			if sum == nil {
@@ -142,6 +143,7 @@ func (a *app) sessionText(s control.SessionDetail) string {
 			sum.CacheWriteTokens += m.CacheWriteTokens
 			sum.CostMicroUSD += m.CostMicroUSD
 			sum.Unpriced += m.Unpriced
+			sum.Estimated += m.Estimated
 		}
 	}
 	byModel := newTable("MODEL", ">REQUESTS", ">INPUT", ">OUTPUT", ">READ", ">WRITE", ">COST")
@@ -152,6 +154,17 @@ func (a *app) sessionText(s control.SessionDetail) string {
 	}
 	a.narrow(agents, "TIME", "WRITE", "REQUESTS")
 	return f.String() + "\n" + agents.String() + "\n" + byModel.String() + costNotes(s.Unpriced, s.Estimated)
+}
+
+// uncertain says what is in the cost of the first agent of a tree and all below it.
+func uncertain(tree []control.SessionAgent) (unpriced, estimated bool) {
+	for i, g := range tree {
+		if i > 0 && g.Depth <= tree[0].Depth {
+			break
+		}
+		unpriced, estimated = unpriced || g.Unpriced > 0, estimated || g.Estimated > 0
+	}
+	return unpriced, estimated
 }
 
 // agentName is an agent with the branches of the tree that it hangs on. Deep below, the indentation stops to grow.

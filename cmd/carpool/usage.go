@@ -34,8 +34,8 @@ func newUsageCommand(a *app) *cobra.Command {
 everything selected, whatever the limit; --all shows everything. Dates are in the server's time zone, the one that quotas
 are counted in. Requests older than control.store.retention are in the sums only.
 
-An amount with * is partly of requests without a price, one with ~ of requests that ended before all was reported. JSON and
-CSV have costs in micro-dollars, millionths of a US dollar. docs/reports.md describes their fields.`,
+An amount with * is partly of requests without a price, one with ~ partly of requests that ended before all was reported.
+JSON and CSV have costs in micro-dollars, millionths of a US dollar. docs/reports.md describes their fields.`,
 		Example: `  carpool usage --since today
   carpool usage --since 7d --group-by user
   carpool usage --since 2026-11-01 --until 2026-12-01 --group-by day,team --output csv

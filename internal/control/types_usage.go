@@ -239,6 +239,8 @@ type ReportModel struct {
 	Output int64  `json:"output"`
 
 	CostMicroUSD int64 `json:"costMicroUsd" doc:"Millionths of a US dollar"`
+	Unpriced     int64 `json:"unpriced" doc:"Exchanges some of which has no price"`
+	Estimated    int64 `json:"estimated" doc:"Exchanges whose usage was not all reported, or not believably"`
 }
 
 // ReportTokens are tokens by class.

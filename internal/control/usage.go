@@ -405,7 +405,7 @@ func (r *Report) distribute(sums []store.Sum) {
 		r.VersionDistribution = append(r.VersionDistribution, ReportVersion{v.Groups[0], v.Requests, average(v.Requests, r.TotalRequests)})
 	}
 	for _, m := range part(1) {
-		r.Models = append(r.Models, ReportModel{m.Groups[0], m.Requests, m.Input, m.Output, m.Cost})
+		r.Models = append(r.Models, ReportModel{m.Groups[0], m.Requests, m.Input, m.Output, m.Cost, m.Unpriced, m.Estimated})
 	}
 	for _, o := range part(2) {
 		r.Outcomes[o.Groups[0]] = o.Requests

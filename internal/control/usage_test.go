@@ -119,8 +119,8 @@ func TestUsage(t *testing.T) {
 				Input: 30, Output: 940, CacheRead: 90, CacheWrite: 27, CacheWrite5m: 12, CacheWrite1h: 15, Thinking: 18, Quota: 90, Total: 1087,
 			},
 			Models: []control.ReportModel{
-				{Model: "claude-a-1", Count: 2, Input: 20, Output: 40, CostMicroUSD: 3_000_000},
-				{Model: "claude\x1fb", Count: 1, Input: 10, Output: 900, CostMicroUSD: 123},
+				{Model: "claude-a-1", Count: 2, Input: 20, Output: 40, CostMicroUSD: 3_000_000, Unpriced: 1, Estimated: 1},
+				{Model: "claude\x1fb", Count: 1, Input: 10, Output: 900, CostMicroUSD: 123, Unpriced: 1},
 			},
 			Cost: control.ReportCost{
 				MicroUSD: 3_000_123, CacheSavingsMicroUSD: -77, CacheReadShare: 90.0 / 147, Unpriced: 2, Estimated: 1,
