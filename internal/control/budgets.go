@@ -116,6 +116,20 @@ func (e *edit) applyBudget(ctx context.Context, spec policy.BudgetSpec) (action 
 	return action, e.tx.PutBudget(ctx, budget)
 }
 
+// checkNoBudgets refuses to remove whose budgets there are: they would bound nobody.
+func (e *edit) checkNoBudgets(scope policy.Scope) error {
+	var budgets []string
+	for _, b := range e.state.Budgets {
+		if b.Scope == scope.String() {
+			budgets = append(budgets, b.Name)
+		}
+	}
+	if len(budgets) == 0 {
+		return nil
+	}
+	return refuse(http.StatusConflict, "%s %q still has budgets: %s; remove them first", scope.Kind, scope.Name, some(budgets))
+}
+
 // on returns the budget that a patch makes of another.
 func (p BudgetPatch) on(b policy.BudgetSpec) policy.BudgetSpec {
 	for _, text := range []struct{ to, from *string }{

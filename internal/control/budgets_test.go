@@ -51,15 +51,32 @@ func TestBudgets(t *testing.T) {
 		status(t, err, http.StatusUnprocessableEntity, `"much" is no amount`)
 		_, err = c.UpdateBudget(ctx, "nothing", control.BudgetPatch{Amount: &amount})
 		status(t, err, http.StatusNotFound, `"nothing"`)
-		status(t, c.DeleteUser(ctx, "alice"), http.StatusUnprocessableEntity, `budget "alice-day": there is no user "alice"`)
+		must[control.NewKey](t)(c.CreateKey(ctx, policy.KeySpec{Name: "laptop", User: "alice"}))
+		for _, name := range []string{"life", "laptop-day"} {
+			b := policy.BudgetSpec{Name: name, Scope: "user/alice", Amount: "5 USD", Window: "lifetime"}
+			if name == "laptop-day" {
+				b.Scope = "key/laptop"
+			}
+			must[control.Budget](t)(c.CreateBudget(ctx, b))
+		}
+		status(t, c.DeleteUser(ctx, "alice"), http.StatusConflict, `user "alice" still has budgets: alice-day, life; remove them first`)
+		status(t, c.DeleteKey(ctx, "laptop"), http.StatusConflict, `key "laptop" still has budgets: laptop-day; remove them first`)
+		if err := c.DeleteBudget(ctx, "life"); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.DeleteBudget(ctx, "alice-day"); err != nil {
 			t.Fatal(err)
 		}
 		_, err = c.Budget(ctx, "alice-day")
 		status(t, err, http.StatusNotFound, `"alice-day"`)
+		status(t, c.DeleteUser(ctx, "alice"), http.StatusConflict, `key "laptop" still has budgets: laptop-day`)
+		if err := c.DeleteBudget(ctx, "laptop-day"); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.DeleteUser(ctx, "alice"); err != nil {
 			t.Error(err)
 		}
+		status(t, c.DeleteTeam(ctx, "platform"), http.StatusConflict, `team "platform" still has budgets: each; remove them first`)
 	})
 }
 

@@ -371,6 +371,9 @@ func (e *edit) deleteKey(ctx context.Context, nameOrID string) error {
 		return notFound("key", nameOrID)
 	}
 	name := key.Name
+	if err := e.checkNoBudgets(policy.Scope{Kind: policy.ScopeKey, Name: name}); err != nil {
+		return err
+	}
 	e.state.Keys = drop(e.state.Keys, name)
 	e.state.Secrets = slices.DeleteFunc(e.state.Secrets, func(s store.Secret) bool { return s.Key == name })
 	e.note(actionDeleted, "key", name, "")

@@ -145,6 +145,9 @@ func (e *edit) deleteTeam(ctx context.Context, name string) error {
 	if len(routes) > 0 {
 		return refuse(http.StatusConflict, "team %q is named by routes: %s", name, some(routes))
 	}
+	if err := e.checkNoBudgets(policy.Scope{Kind: policy.ScopeTeam, Name: name}); err != nil {
+		return err
+	}
 	e.state.Teams = drop(e.state.Teams, name)
 	e.note(actionDeleted, "team", name, "")
 	return e.tx.DeleteTeam(ctx, name)

@@ -187,6 +187,9 @@ func (e *edit) deleteUser(ctx context.Context, name string) error {
 	if len(routes) > 0 {
 		return refuse(http.StatusConflict, "user %q is named by routes: %s", name, some(routes))
 	}
+	if err := e.checkNoBudgets(policy.Scope{Kind: policy.ScopeUser, Name: name}); err != nil {
+		return err
+	}
 	for _, k := range e.state.Keys {
 		if k.User == name {
 			keys = append(keys, k.Name)
