@@ -26,6 +26,18 @@ A request must fit into all budgets that concern it.`,
 // budgetFlags are a budget's properties.
 type budgetFlags struct{ spec policy.BudgetSpec }
 
+// registerClearable adds the flags of which some take an empty text to put back the default.
+func (f *budgetFlags) registerClearable(cmd *cobra.Command) {
+	f.register(cmd)
+	for name, cleared := range map[string]string{
+		"time-zone": "'' puts it back", "warn-at": "'' puts them back", "overdraft": "'' takes it away", "message": "'' takes it away",
+	} {
+		flag := cmd.Flags().Lookup(name)
+		flag.Usage += "; " + cleared
+		flag.Annotations = map[string][]string{clearableAnnotation: {"true"}}
+	}
+}
+
 func (f *budgetFlags) register(cmd *cobra.Command) {
 	flags, s := cmd.Flags(), &f.spec
 	flags.StringVar(&s.Scope, "scope", "", "whose it is, a `SCOPE`: organization, team/NAME, user/NAME or key/NAME")
@@ -34,7 +46,7 @@ func (f *budgetFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&s.Mode, "mode", "", "what a request reserves: `MODE` strict is the most that it can cost, fair what it will probably cost")
 	flags.StringVar(&s.TimeZone, "time-zone", "", "`ZONE` of the calendar, like Europe/Berlin; default is the server's")
 	flags.BoolVar(&s.Rolling, "rolling", false, "the window is the time of that length that ends now")
-	flags.IntSliceVar(&s.WarnAt, "warn-at", nil, "`PERCENTAGES` of the amount at which is warned; default 75,95")
+	flags.Var(&percentsFlag{list: &s.WarnAt}, "warn-at", "`PERCENTAGES` of the amount at which is warned; default 75,95")
 	flags.BoolVar(&s.Soft, "soft", false, "only warn, and refuse nothing")
 	flags.StringVar(&s.Overdraft, "overdraft", "", "how much more than the amount is admitted, an `AMOUNT`")
 	flags.BoolVar(&s.PerMember, "per-member", false, "each user of the team has the amount, instead of all together")
@@ -200,9 +212,9 @@ func newBudgetSetCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a budget",
-		Long: `Change a budget. What no flag names stays as it is. What was used stays used, unless the scope, the unit or the window
-is changed: then nothing is.`,
-		Example: "  carpool budget set alice-day --amount '8 USD'\n  carpool budget set alice-day --mode fair --overdraft '1 USD'",
+		Long: `Change a budget. What no flag names stays as it is, and '' clears a message, an overdraft, a time zone or thresholds.
+What was used stays used, unless the scope, the unit or the window is changed: then nothing is.`,
+		Example: "  carpool budget set alice-day --amount '8 USD'\n  carpool budget set alice-day --mode fair --overdraft '1 USD'\n  carpool budget set alice-day --message ''",
 		Args:    arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.checkMode(); err != nil {
@@ -221,7 +233,7 @@ is changed: then nothing is.`,
 			})
 		},
 	}
-	f.register(cmd)
+	f.registerClearable(cmd)
 	return cmd
 }
 

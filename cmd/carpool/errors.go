@@ -136,10 +136,16 @@ func arguments(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// clearableAnnotation marks a flag that takes an empty value, which clears what was there.
+const clearableAnnotation = "clearable"
+
 // checkGiven refuses flags that are given with an empty value: where a variable is not set in a script, a command would
 // otherwise mean everything, or everybody.
 func checkGiven(cmd *cobra.Command) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.String() == "" && f.Annotations[clearableAnnotation] != nil {
+			return
+		}
 		values := []string{f.Value.String()}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			if values = list.GetSlice(); len(values) == 0 {

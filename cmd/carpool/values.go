@@ -117,6 +117,42 @@ func amount(n int64) string {
 	return number(n)
 }
 
+// percentsFlag is a list of percentages on the command line; an empty text is none. It implements pflag.Value.
+type percentsFlag struct {
+	list *[]int
+	set  bool
+}
+
+func (f *percentsFlag) String() string {
+	if f.list == nil {
+		return ""
+	}
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(*f.list)), ","), "[]")
+}
+
+// Type names the value in help texts.
+func (f *percentsFlag) Type() string { return "PERCENTAGES" }
+
+// Set parses the value. A flag that is repeated adds to what is there.
+func (f *percentsFlag) Set(text string) error {
+	list := []int{}
+	for part := range strings.SplitSeq(text, ",") {
+		if text == "" {
+			break
+		}
+		n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(part), "%"))
+		if err != nil {
+			return errors.New("it is percentages with commas, such as 75,95")
+		}
+		list = append(list, n)
+	}
+	if f.set {
+		list = append(*f.list, list...)
+	}
+	*f.list, f.set = list, true
+	return nil
+}
+
 // parsePeriod reads 30m, 12h, 7d or 2w.
 func parsePeriod(text string) (time.Duration, bool) {
 	unit := time.Duration(0)
