@@ -80,6 +80,9 @@ func (e *edit) applyBudget(ctx context.Context, spec policy.BudgetSpec) (action 
 		return "", invalid(err)
 	}
 	spec.Mode = cmp.Or(spec.Mode, policy.ModeFair)
+	if overdraft, _, err := policy.ParseAmount(spec.Overdraft); err == nil && overdraft == 0 {
+		spec.Overdraft = ""
+	}
 	action, budget := ActionUpdated, policy.BudgetSpec{Name: spec.Name}
 	if old := find(e.state.Budgets, spec.Name); old != nil {
 		budget = *old

@@ -46,6 +46,12 @@ func TestBudgets(t *testing.T) {
 		if changed.Amount != amount || changed.Scope != "user/alice" || changed.State[0].Remaining != 5_500_000 || len(changed.WarnAt) != 0 {
 			t.Errorf("%+v", changed)
 		}
+		none, tokens := "0 USD", "9 tokens"
+		if changed = must[control.Budget](t)(c.UpdateBudget(ctx, "alice-day", control.BudgetPatch{Overdraft: &none})); changed.Overdraft != "" {
+			t.Errorf("an overdraft of nothing stays: %+v", changed)
+		}
+		must[control.Budget](t)(c.UpdateBudget(ctx, "alice-day", control.BudgetPatch{Amount: &tokens, Overdraft: &none}))
+		must[control.Budget](t)(c.UpdateBudget(ctx, "alice-day", control.BudgetPatch{Amount: &tokens}))
 		bad := "much"
 		_, err = c.UpdateBudget(ctx, "alice-day", control.BudgetPatch{Amount: &bad})
 		status(t, err, http.StatusUnprocessableEntity, `"much" is no amount`)

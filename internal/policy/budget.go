@@ -211,7 +211,7 @@ func (b BudgetSpec) compile(defaultZone string) (*Budget, error) {
 		var unit Unit
 		if c.Overdraft, unit, err = ParseAmount(b.Overdraft); err != nil {
 			return fail(fmt.Errorf("overdraft: %w", err))
-		} else if unit != c.Unit {
+		} else if unit != c.Unit && c.Overdraft > 0 { // nothing is nothing in any unit
 			return fail(fmt.Errorf("overdraft: it is in %s, and the amount in %s", unit, c.Unit))
 		}
 	}
