@@ -9,6 +9,7 @@ import (
 
 	"carpool/internal/control"
 	"carpool/internal/policy"
+	"carpool/internal/quota"
 )
 
 func newBudgetCommand(a *app) *cobra.Command {
@@ -41,7 +42,7 @@ func (f *budgetFlags) registerClearable(cmd *cobra.Command) {
 func (f *budgetFlags) register(cmd *cobra.Command) {
 	flags, s := cmd.Flags(), &f.spec
 	flags.StringVar(&s.Scope, "scope", "", "whose it is, a `SCOPE`: organization, team/NAME, user/NAME or key/NAME")
-	flags.StringVar(&s.Amount, "amount", "", "how much, an `AMOUNT`: '5 USD', '0.25 USD', '2000000 tokens'")
+	flags.StringVar(&s.Amount, "amount", "", "how much, an `AMOUNT`: '5 USD', '0.25 USD', '2M tokens'")
 	flags.StringVar(&s.Window, "window", "", "for what time, a `WINDOW`: hour, day, week, month, lifetime, '14 days'")
 	flags.StringVar(&s.Mode, "mode", "", "what a request reserves: `MODE` strict is the most that it can cost, fair what it will probably cost")
 	flags.StringVar(&s.TimeZone, "time-zone", "", "`ZONE` of the calendar, like Europe/Berlin; default is the server's")
@@ -67,6 +68,9 @@ func termsOf(b control.Budget) string {
 	scope := b.Scope
 	if b.PerMember {
 		scope = "each member of " + scope
+	}
+	if b.Window == string(quota.Lifetime) {
+		return fmt.Sprintf("%s in all for %s", b.Amount, scope)
 	}
 	return fmt.Sprintf("%s per %s for %s", b.Amount, windowOf(b), scope)
 }
@@ -131,11 +135,16 @@ func newBudgetListCommand(a *app) *cobra.Command {
 	}
 }
 
+// windowOf is a budget's window in the words for it, however it was written.
 func windowOf(b control.Budget) string {
-	if b.Rolling {
-		return b.Window + ", rolling"
+	window := b.Window
+	if span, err := quota.ParseSpan(window); err == nil {
+		window = span.String()
 	}
-	return b.Window
+	if b.Rolling {
+		window += ", rolling"
+	}
+	return window
 }
 
 func modeOf(b control.Budget) string {

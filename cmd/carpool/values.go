@@ -76,34 +76,11 @@ func parseTokens(text string) (*int64, error) {
 	case "unlimited", "-1":
 		return new(int64(policy.Unlimited)), nil
 	}
-	wrong := errors.New("it is a number of tokens such as 500000, 40k or 2M, or one of unlimited, default")
-	digits := strings.NewReplacer(",", "", "_", "").Replace(text)
-	zeros := 0
-	if digits != "" {
-		switch digits[len(digits)-1] {
-		case 'k', 'K':
-			zeros = 3
-		case 'm', 'M':
-			zeros = 6
-		case 'g', 'G', 'b', 'B':
-			zeros = 9
-		}
-	}
-	if zeros > 0 {
-		digits = digits[:len(digits)-1]
-	}
-	whole, fraction, dotted := strings.Cut(digits, ".")
-	if whole == "" || (dotted && (fraction == "" || len(fraction) > zeros)) {
-		return nil, wrong
-	}
-	all := whole + fraction + strings.Repeat("0", zeros-len(fraction))
-	for _, c := range all {
-		if c < '0' || c > '9' {
-			return nil, wrong
-		}
-	}
-	n, err := strconv.ParseInt(all, 10, 64)
-	if err != nil || n > maxTokens {
+	n, ok := policy.ParseCount(text)
+	switch {
+	case !ok:
+		return nil, errors.New("it is a number of tokens such as 500000, 40k or 2M, or one of unlimited, default")
+	case n > maxTokens:
 		return nil, errors.New("it is too large; use unlimited")
 	}
 	return &n, nil

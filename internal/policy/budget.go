@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ import (
 type BudgetSpec struct {
 	Name      string `json:"name" yaml:"name" doc:"Unique name" example:"alice-day"`
 	Scope     string `json:"scope" yaml:"scope" doc:"Whose it is: organization, team/NAME, user/NAME or key/NAME" example:"user/alice"`
-	Amount    string `json:"amount" yaml:"amount" doc:"How much: a number of USD, or of tokens of all classes" example:"5 USD"`
+	Amount    string `json:"amount" yaml:"amount" doc:"How much: a number of USD, or of tokens of all classes, also as in 2M tokens" example:"5 USD"`
 	Window    string `json:"window" yaml:"window" doc:"For what time: hour, day, week, month, lifetime, or a number of days as in 14 days" example:"day"`
 	Mode      string `json:"mode,omitempty" yaml:"mode,omitempty" doc:"What a request reserves: strict the most that it can cost, fair what it will probably cost" enum:"strict,fair" default:"fair"`
 	TimeZone  string `json:"timeZone,omitempty" yaml:"timeZone,omitempty" doc:"IANA name of the zone of the calendar; default the configured one" example:"Europe/Berlin"`
@@ -52,6 +53,9 @@ func ParseScope(text string) (Scope, error) {
 	kind, name, _ := strings.Cut(text, "/")
 	switch kind {
 	case ScopeTeam, ScopeUser, ScopeKey:
+		if name == "" {
+			return Scope{}, fmt.Errorf("scope %q: the name is missing; it is %s/NAME", text, kind)
+		}
 		if err := checkName(kind, name); err != nil {
 			return Scope{}, fmt.Errorf("scope %q: %w", text, err)
 		}
@@ -83,32 +87,67 @@ const (
 	maxTokens      = quota.MaxTokens
 )
 
-// ParseAmount reads an amount as people write it: 5 USD, 0.25 USD, 2000000 tokens.
+// ParseCount reads a number of tokens as people write it: 2000000, 2,000,000, 500k, 1.5M, 1G.
+func ParseCount(text string) (n int64, ok bool) {
+	digits, zeros := strings.NewReplacer(",", "", "_", "").Replace(text), 0
+	if digits != "" {
+		switch digits[len(digits)-1] {
+		case 'k', 'K':
+			zeros = 3
+		case 'm', 'M':
+			zeros = 6
+		case 'g', 'G', 'b', 'B':
+			zeros = 9
+		}
+	}
+	if zeros > 0 {
+		digits = digits[:len(digits)-1]
+	}
+	whole, fraction, dotted := strings.Cut(digits, ".")
+	if !isDigits(whole) || dotted && (!isDigits(fraction) || len(fraction) > zeros) {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", zeros-len(fraction)), 10, 64)
+	if err != nil {
+		n = math.MaxInt64
+	}
+	return n, true
+}
+
+func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// ParseAmount reads an amount as people write it: 5 USD, 0.25 USD, 2000000 tokens, 2M tokens.
 func ParseAmount(text string) (amount int64, unit Unit, err error) {
-	wrong := fmt.Errorf("%q is no amount; it is like \"5 USD\", \"0.25 USD\" or \"2000000 tokens\"", text)
+	wrong := fmt.Errorf("%q is no amount; it is like \"5 USD\", \"0.25 USD\", \"2000000 tokens\" or \"2M tokens\"", text)
 	number, name, _ := strings.Cut(text, " ")
-	whole, fraction, dotted := strings.Cut(number, ".")
-	digits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
-	if !digits(whole) || dotted && !digits(fraction) {
-		return 0, "", wrong
+	switch Unit(name) {
+	case Tokens:
+		n, ok := ParseCount(number)
+		switch {
+		case !ok && strings.Contains(number, "."):
+			return 0, "", fmt.Errorf("%q is no amount: tokens are a whole number", text)
+		case !ok:
+			return 0, "", wrong
+		case n > maxTokens:
+			return 0, "", fmt.Errorf("%q is more than the %d tokens that a budget can have", text, int64(maxTokens))
+		}
+		return n, Tokens, nil
+	case Dollars:
+		whole, fraction, dotted := strings.Cut(number, ".")
+		if !isDigits(whole) || dotted && !isDigits(fraction) {
+			return 0, "", wrong
+		}
+		n, err := strconv.ParseInt(whole, 10, 64)
+		switch {
+		case len(fraction) > 6:
+			return 0, "", fmt.Errorf("%q is no amount: a dollar has at most 6 decimal places", text)
+		case err != nil || n > maxDollars:
+			return 0, "", fmt.Errorf("%q is more than the %d USD that a budget can have", text, maxDollars)
+		}
+		micro, err := strconv.ParseInt((fraction + "000000")[:6], 10, 64)
+		return n*microPerDollar + micro, Dollars, err
 	}
-	n, err := strconv.ParseInt(whole, 10, 64)
-	switch unit = Unit(name); {
-	case unit == Tokens && dotted:
-		return 0, "", fmt.Errorf("%q is no amount: tokens are a whole number", text)
-	case unit == Tokens && (err != nil || n > maxTokens):
-		return 0, "", fmt.Errorf("%q is more than the %d tokens that a budget can have", text, int64(maxTokens))
-	case unit == Tokens:
-		return n, unit, nil
-	case unit != Dollars:
-		return 0, "", wrong
-	case len(fraction) > 6:
-		return 0, "", fmt.Errorf("%q is no amount: a dollar has at most 6 decimal places", text)
-	case err != nil || n > maxDollars:
-		return 0, "", fmt.Errorf("%q is more than the %d USD that a budget can have", text, maxDollars)
-	}
-	micro, err := strconv.ParseInt((fraction + "000000")[:6], 10, 64)
-	return n*microPerDollar + micro, unit, err
+	return 0, "", wrong
 }
 
 // FormatAmount is what ParseAmount reads. Dollars have two decimal places, or more where it takes more.

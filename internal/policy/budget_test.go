@@ -11,6 +11,7 @@ func TestParseAmount(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"5 USD": "5.00 USD", "0.25 USD": "0.25 USD", "0.000001 USD": "0.000001 USD", "1000000000 USD": "1000000000.00 USD",
+		"2M tokens": "2000000 tokens", "1.5M tokens": "1500000 tokens", "500k tokens": "500000 tokens", "2,000,000 tokens": "2000000 tokens",
 		"2000000 tokens": "2000000 tokens", "0 tokens": "0 tokens", "007.5 USD": "7.50 USD",
 	} {
 		amount, unit, err := policy.ParseAmount(text)
@@ -23,7 +24,7 @@ func TestParseAmount(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "5", "USD", "5USD", "5 usd", "5 EUR", "-5 USD", "+5 USD", ".5 USD", "5. USD", "1e3 tokens", "1.5 tokens", "5  USD", "5 USD ",
-		"0.0000001 USD", "1000000001 USD", "1099511627777 tokens", "99999999999999999999 tokens",
+		"2M", "2 M tokens", "2M USD", "1.2345k tokens", "2Mtokens", "0.0000001 USD", "1000000001 USD", "1099511627777 tokens", "99999999999999999999 tokens",
 	} {
 		if n, unit, err := policy.ParseAmount(text); err == nil {
 			t.Errorf("%q is %d %s", text, n, unit)
@@ -38,23 +39,24 @@ func TestBudgetSpecsThatAreWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*policy.BudgetSpec){
-		"name is required":                     func(b *policy.BudgetSpec) { b.Name = "" },
-		"scope is required":                    func(b *policy.BudgetSpec) { b.Scope = "" },
-		`unknown scope "alice"`:                func(b *policy.BudgetSpec) { b.Scope = "alice" },
-		`unknown scope "organization/x"`:       func(b *policy.BudgetSpec) { b.Scope = "organization/x" },
-		"a name has 1 to 63":                   func(b *policy.BudgetSpec) { b.Scope = "team/a b" },
-		"is no amount":                         func(b *policy.BudgetSpec) { b.Amount = "5" },
-		"window is required":                   func(b *policy.BudgetSpec) { b.Window = "" },
-		`"fortnight" is no window`:             func(b *policy.BudgetSpec) { b.Window = "fortnight" },
-		`unknown mode "hard"; known: strict`:   func(b *policy.BudgetSpec) { b.Mode = "hard" },
-		`time zone "Mars" is not known`:        func(b *policy.BudgetSpec) { b.TimeZone = "Mars" },
-		"it is in tokens, and the amount":      func(b *policy.BudgetSpec) { b.Overdraft = "5 tokens" },
-		"a lifetime cannot be rolling":         func(b *policy.BudgetSpec) { b.Window, b.Rolling = "lifetime", true },
-		"a rolling window has no timeZone":     func(b *policy.BudgetSpec) { b.Rolling = true },
-		"perMember is for the budget of a":     func(b *policy.BudgetSpec) { b.PerMember = true },
-		"needs no overdraft":                   func(b *policy.BudgetSpec) { b.Soft, b.Overdraft = true, "1 USD" },
-		"at most 10 percentages from 1 to 100": func(b *policy.BudgetSpec) { b.WarnAt = []int{50, 101} },
-		"message has more than 500 bytes":      func(b *policy.BudgetSpec) { b.Message = strings.Repeat("x", 501) },
+		"name is required":      func(b *policy.BudgetSpec) { b.Name = "" },
+		"scope is required":     func(b *policy.BudgetSpec) { b.Scope = "" },
+		`unknown scope "alice"`: func(b *policy.BudgetSpec) { b.Scope = "alice" },
+		`scope "user": the name is missing; it is user/NAME`: func(b *policy.BudgetSpec) { b.Scope = "user" },
+		`unknown scope "organization/x"`:                     func(b *policy.BudgetSpec) { b.Scope = "organization/x" },
+		"a name has 1 to 63":                                 func(b *policy.BudgetSpec) { b.Scope = "team/a b" },
+		"is no amount":                                       func(b *policy.BudgetSpec) { b.Amount = "5" },
+		"window is required":                                 func(b *policy.BudgetSpec) { b.Window = "" },
+		`"fortnight" is no window`:                           func(b *policy.BudgetSpec) { b.Window = "fortnight" },
+		`unknown mode "hard"; known: strict`:                 func(b *policy.BudgetSpec) { b.Mode = "hard" },
+		`time zone "Mars" is not known`:                      func(b *policy.BudgetSpec) { b.TimeZone = "Mars" },
+		"it is in tokens, and the amount":                    func(b *policy.BudgetSpec) { b.Overdraft = "5 tokens" },
+		"a lifetime cannot be rolling":                       func(b *policy.BudgetSpec) { b.Window, b.Rolling = "lifetime", true },
+		"a rolling window has no timeZone":                   func(b *policy.BudgetSpec) { b.Rolling = true },
+		"perMember is for the budget of a":                   func(b *policy.BudgetSpec) { b.PerMember = true },
+		"needs no overdraft":                                 func(b *policy.BudgetSpec) { b.Soft, b.Overdraft = true, "1 USD" },
+		"at most 10 percentages from 1 to 100":               func(b *policy.BudgetSpec) { b.WarnAt = []int{50, 101} },
+		"message has more than 500 bytes":                    func(b *policy.BudgetSpec) { b.Message = strings.Repeat("x", 501) },
 	} {
 		b := right
 		change(&b)

@@ -39,6 +39,7 @@ const (
 func Spans() []string { return []string{"hour", "day", "week", "month", "lifetime"} }
 
 // ParseSpan reads a span as people write it: hour, day, week, month, lifetime, or a number of days as in "14 days".
+// 1 day and 14days are understood, too.
 func ParseSpan(text string) (Span, error) {
 	switch text {
 	case "hour", "month", "lifetime":
@@ -48,10 +49,14 @@ func ParseSpan(text string) (Span, error) {
 	case "week":
 		return Span{Length: DayLength, Days: week}, nil
 	}
-	if number, ok := strings.CutSuffix(text, " days"); ok {
-		if n, err := strconv.Atoi(number); err == nil && n >= 1 && n <= maxDays && number[0] != '+' {
-			return Span{Length: DayLength, Days: n}, nil
-		}
+	unit := strings.TrimLeft(text, "0123456789")
+	n, err := strconv.Atoi(text[:len(text)-len(unit)])
+	switch unit = strings.TrimPrefix(unit, " "); {
+	case err != nil:
+	case n == 1 && slices.Contains([]string{"hour", "day", "week", "month"}, unit):
+		return ParseSpan(unit)
+	case n >= 1 && n <= maxDays && unit == "days":
+		return Span{Length: DayLength, Days: n}, nil
 	}
 	return Span{}, fmt.Errorf("%q is no window: it is %s, or 1 to %d days as in \"14 days\"", text, strings.Join(Spans(), ", "), maxDays)
 }

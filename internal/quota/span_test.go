@@ -32,12 +32,14 @@ func TestParseSpan(t *testing.T) {
 			t.Errorf("%q is %q, %v", text, s, err)
 		}
 	}
-	for text, want := range map[string]string{"1 days": "day", "7 days": "week"} {
+	for text, want := range map[string]string{
+		"1 days": "day", "7 days": "week", "1 day": "day", "14days": "14 days", "1hour": "hour", "1 week": "week", "1 month": "month",
+	} {
 		if s, err := quota.ParseSpan(text); err != nil || s.String() != want {
 			t.Errorf("%q is %q, %v", text, s, err)
 		}
 	}
-	for _, text := range []string{"", "daily", "Day", "0 days", "-1 days", "+2 days", "3661 days", "2 weeks", "2  days", "days"} {
+	for _, text := range []string{"", "daily", "Day", "0 days", "-1 days", "+2 days", "3661 days", "2 weeks", "2  days", "days", "2 day", "1 lifetime", "1  day", "14 days ", "99999999999999999999 days"} {
 		if s, err := quota.ParseSpan(text); err == nil {
 			t.Errorf("%q is %q", text, s)
 		}
