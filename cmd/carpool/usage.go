@@ -12,12 +12,20 @@ import (
 
 	"carpool/internal/control"
 	"carpool/internal/fleet"
+	"carpool/internal/policy"
 )
 
 // groupings are the values of --group-by.
 func groupings() []string {
 	return []string{"none", "user", "team", "key", "model", "upstream", "session", "agent", "version", "day", "hour"}
 }
+
+// endpoints are the values of --endpoint.
+func endpoints() []string {
+	return []string{policy.EndpointMessages, policy.EndpointCountTokens, endpointAll}
+}
+
+const endpointAll = "all"
 
 const (
 	sinceHelp = "from `WHEN` on: 90m, 24h, 7d, today, yesterday, a date or a time"
@@ -46,6 +54,9 @@ JSON and CSV have costs in micro-dollars, millionths of a US dollar. docs/report
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkGroupings(q.GroupBy); err != nil {
 				return err
+			}
+			if q.Endpoint != "" && !slices.Contains(endpoints(), q.Endpoint) {
+				return usagef("the flag --endpoint does not take %q: it is one of %s", q.Endpoint, strings.Join(endpoints(), ", "))
 			}
 			if cmd.Flags().Changed("limit") && q.Limit < 1 {
 				return usagef("the flag --limit must be 1 or more")
