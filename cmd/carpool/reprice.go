@@ -48,6 +48,7 @@ not change. JSON and CSV have the amounts in micro-dollars, millionths of a US d
 					return err
 				}
 				a.noteKept(answer.KeptFrom)
+				a.noteUnpriced(q.Model, answer.KnownModels)
 				if a.output == formatCSV {
 					text, err := repriceCSV(answer).csv()
 					if err != nil {
@@ -68,6 +69,19 @@ not change. JSON and CSV have the amounts in micro-dollars, millionths of a US d
 	flags.StringVar(&q.Model, "model", "", "as if this `MODEL` had answered")
 	flags.StringVarP(&a.output, "output", "o", formatTable, "print as `FORMAT`: table, json or csv")
 	return cmd
+}
+
+// noteUnpriced says that a model is repriced by the rule for unknown ones, which a misspelt one would be without a word. known are the
+// models that have a price, none when the model has one.
+func (a *app) noteUnpriced(model string, known []string) {
+	if len(known) == 0 {
+		return
+	}
+	guess := ""
+	if best := nearest(model, known); best != "" {
+		guess = fmt.Sprintf(" Did you mean %q?", best)
+	}
+	a.note("There is no price of the model %q: all is repriced by the rule for models without one.%s", model, guess)
 }
 
 func repriceText(r control.Repricing) string {

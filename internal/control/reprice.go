@@ -28,6 +28,7 @@ type Repricing struct {
 	To           *time.Time      `json:"to,omitempty"`
 	AsOf         *time.Time      `json:"asOf,omitempty" doc:"The instant whose prices were taken; absent: the start of each exchange"`
 	Model        string          `json:"model,omitempty" doc:"The model that was taken to have answered"`
+	KnownModels  []string        `json:"knownModels,omitempty" doc:"Present when there is no price of the model: those that have one. All was repriced by the rule for models without a price"`
 	PriceVersion string          `json:"priceVersion" doc:"Of the table that was used"`
 	KeptFrom     *time.Time      `json:"keptFrom,omitempty" doc:"Present when the range reaches before it: exchanges that began earlier are not kept one by one, and left out here"`
 	Totals       RepricedTotals  `json:"totals"`
@@ -91,6 +92,9 @@ func (c *Control) reprice(ctx context.Context, in *repriceInput) (Repricing, err
 			return Repricing{}, refuse(http.StatusUnprocessableEntity, "asOf: %s", err.Error())
 		}
 		answer.AsOf = &at
+	}
+	if in.Model != "" && !prices.Knows(in.Model) {
+		answer.KnownModels = prices.Models()
 	}
 	c.flush(ctx)
 	models := map[string]*RepricedTotals{}

@@ -3,6 +3,7 @@ package price_test
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -275,6 +276,32 @@ func TestOverlayProblems(t *testing.T) {
 				t.Errorf("%v\nwant %s", err, c.want)
 			}
 		})
+	}
+}
+
+// TestKnows: what is published, or the operator's, in any of the forms that ids have; and nothing that merely looks like it.
+func TestKnows(t *testing.T) {
+	prices := table(t, price.Overlay{Models: []price.Rates{
+		{Model: "house-model", Input: "1", Output: "2"}, {Model: "agreed-model", Upstream: "a", Input: "1", Output: "2"},
+	}})
+	for id, want := range map[string]bool{
+		"claude-opus-5": true, "us.anthropic.claude-sonnet-4-5-20250929-v1:0": true, "house-model": true, "agreed-model": true,
+		"claude-sonet-5": false, "other": false, "": false,
+	} {
+		if prices.Knows(id) != want {
+			t.Errorf("%q: %v", id, !want)
+		}
+	}
+	models := prices.Models()
+	for _, id := range models {
+		if !prices.Knows(id) {
+			t.Errorf("%q is listed and not known", id)
+		}
+	}
+	for _, id := range []string{"claude-opus-5", "house-model", "agreed-model"} {
+		if !slices.Contains(models, id) {
+			t.Errorf("%q is not listed", id)
+		}
 	}
 }
 

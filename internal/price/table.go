@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -111,6 +112,31 @@ func (t *Table) override(into *book, models map[string][]row) {
 			into.add(name, m)
 		}
 	}
+}
+
+// Knows reports whether a model has a price, also one that is agreed for a single upstream.
+func (t *Table) Knows(id string) bool {
+	m, _ := t.list.find(id)
+	for _, a := range t.upstreams {
+		if m == nil {
+			m, _ = a.models.find(id)
+		}
+	}
+	return m != nil
+}
+
+// Models are the ids that have a price, sorted: those of every list, under every name that they go by.
+func (t *Table) Models() []string {
+	ids := map[string]bool{}
+	for id := range t.list.models {
+		ids[id] = true
+	}
+	for _, a := range t.upstreams {
+		for id := range a.models.models {
+			ids[id] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(ids))
 }
 
 // find looks an id up among what is agreed for the upstream, then in the list.
