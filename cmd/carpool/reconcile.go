@@ -126,6 +126,9 @@ func (a *app) reconcileReport(ctx context.Context, c *control.Client, f *reconci
 	if err != nil {
 		return err
 	}
+	if err := checkNames(ctx, c, int64(len(billing)), control.UsageQuery{}, f.upstream); err != nil {
+		return err
+	}
 	d := drift{From: report.From, To: report.To, Tolerance: tolerance, Usage: report.Usage, Cost: report.Cost, Within: true}
 	d.Rows = orEmpty(reconcile.Compare(booksOf(billing), report, tolerance))
 	beyond := 0

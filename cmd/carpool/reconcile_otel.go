@@ -57,13 +57,18 @@ func (a *app) reconcileRequests(ctx context.Context, c *control.Client, f *recon
 	}
 	a.noteKept(answer.KeptFrom)
 	match := reconcile.NewMatching(events, tolerance)
+	var found int64
 	for e, err := range c.Entries(ctx, query) {
 		if err != nil {
 			return err
 		}
 		if f.upstream == "" || e.Upstream == f.upstream {
+			found++
 			match.Add(&e)
 		}
+	}
+	if err := checkNames(ctx, c, found, control.UsageQuery{User: f.user}, f.upstream); err != nil {
+		return err
 	}
 	m.Matched, m.Differences = match.Matched, orEmpty(match.Differences())
 	if err := a.show(m, func() string { return matchingText(&m) }); err != nil {

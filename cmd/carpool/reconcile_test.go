@@ -219,6 +219,8 @@ func TestReconcile(t *testing.T) {
 		{2, "the report does not know users", append(api, "--user", "alice")},
 		{2, "telemetry does not know workspaces", []string{"reconcile", "--otel", file, "--workspace", "w1"}},
 		{1, "cannot ask the Admin API at http://127.0.0.1:1: dial tcp", append(api, "--api-url", "http://127.0.0.1:1")},
+		{1, `there is no upstream "nope"`, append(api, "--upstream", "nope")},
+		{1, `there is no upstream "nope"`, []string{"reconcile", "--from", file, "--upstream", "nope"}},
 		{2, "--tolerance does not take", []string{"reconcile", "--from", "API", "--tolerance", "2"}},
 		{1, "ANTHROPIC_ADMIN_KEY is not set", []string{"reconcile", "--from", "API"}},
 		{1, "and nothing else", []string{"reconcile", "--from", "API", "--api-url", p.URL, "--admin-key-file", file}},
@@ -323,6 +325,12 @@ func TestReconcileTelemetry(t *testing.T) {
 		status, out, problems := carpool(t, data, "reconcile", "--otel", file, "--until", entries[4].StartedAt.Add(time.Second).Format(time.RFC3339), "--user", "alice")
 		if status != 1 || !strings.Contains(out, "In both                4\n") || !strings.Contains(out, "Only in the ledger     1\n") {
 			t.Errorf("%d\n%s%s", status, out, problems)
+		}
+	}
+	for name, flag := range map[string]string{"user": "--user", "upstream": "--upstream"} {
+		if status, out, problems := carpool(t, data, "reconcile", "--otel", file, flag, "nope"); status != 1 || out != "" ||
+			!strings.Contains(problems, fmt.Sprintf("there is no %s %q", name, "nope")) {
+			t.Errorf("%d %s%s", status, out, problems)
 		}
 	}
 	write(nil)

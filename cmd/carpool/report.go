@@ -34,12 +34,11 @@ called, client versions, models, tokens, what they cost, and what caching did ab
 				if err != nil {
 					return err
 				}
-				a.noteKept(report.KeptFrom)
-				if err := a.show(report, func() string { return a.reportText(report) }); err != nil {
+				if err := checkNames(cmd.Context(), c, report.TotalRequests, control.UsageQuery{User: q.User, Team: q.Team}, ""); err != nil {
 					return err
 				}
-				a.noteStranger(cmd.Context(), c, q.User, report.TotalRequests)
-				return nil
+				a.noteKept(report.KeptFrom)
+				return a.show(report, func() string { return a.reportText(report) })
 			})
 		},
 	}

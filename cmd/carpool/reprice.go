@@ -47,6 +47,9 @@ not change. JSON and CSV have the amounts in micro-dollars, millionths of a US d
 				if err != nil {
 					return err
 				}
+				if err := checkNames(cmd.Context(), c, answer.Totals.Requests, control.UsageQuery{User: q.User, Team: q.Team}, ""); err != nil {
+					return err
+				}
 				a.noteKept(answer.KeptFrom)
 				a.noteUnpriced(q.Model, answer.KnownModels)
 				if a.output == formatCSV {

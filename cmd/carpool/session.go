@@ -45,6 +45,9 @@ func newSessionListCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if err := checkNames(cmd.Context(), c, int64(len(sessions.Items)), control.UsageQuery{User: q.User, Team: q.Team}, ""); err != nil {
+					return err
+				}
 				a.noteKept(sessions.KeptFrom)
 				return a.show(sessions.Items, func() string { return a.sessionsText(sessions.Items) })
 			})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"iter"
 	"slices"
 	"strconv"
@@ -74,19 +73,23 @@ JSON and CSV have costs in micro-dollars, millionths of a US dollar. docs/report
 				if all && q.GroupBy != "" && q.GroupBy != "none" {
 					q.Limit = maxGroups
 				}
+				if q.Session != "" {
+					if q.Session, err = wholeSession(cmd.Context(), c, q.Session); err != nil {
+						return err
+					}
+				}
 				usage, err := c.Usage(cmd.Context(), q)
 				if err != nil {
+					return err
+				}
+				if err := checkNames(cmd.Context(), c, usage.Totals.Requests, q, ""); err != nil {
 					return err
 				}
 				a.noteKept(usage.KeptFrom)
 				if all && !grouped(usage) {
 					return a.exportEntries(usage, c.Entries(cmd.Context(), q))
 				}
-				if err := a.showUsage(usage); err != nil {
-					return err
-				}
-				a.noteStranger(cmd.Context(), c, q.User, usage.Totals.Requests)
-				return nil
+				return a.showUsage(usage)
 			})
 		},
 	}
@@ -97,7 +100,7 @@ JSON and CSV have costs in micro-dollars, millionths of a US dollar. docs/report
 	flags.StringVar(&q.Team, "team", "", "only this `TEAM`")
 	flags.StringVar(&q.Key, "key", "", "only this key, by `NAME` or public id")
 	flags.StringVar(&q.Model, "model", "", "only this `MODEL`, as asked for, sent or served")
-	flags.StringVar(&q.Session, "session", "", "only this session, by its `ID`")
+	flags.StringVar(&q.Session, "session", "", "only this session, by its `ID` or the beginning of it")
 	flags.StringVar(&q.Endpoint, "endpoint", "", "only this `ENDPOINT`: messages, count_tokens or all (default messages)")
 	flags.StringVar(&q.GroupBy, "group-by", "", "sum by `WHAT`: one or several, with commas, of "+strings.Join(groupings()[1:], ", "))
 	flags.IntVar(&q.Limit, "limit", 0, "at most this `NUMBER` of rows (default 50 requests or 1000 groups)")
@@ -131,16 +134,6 @@ func (a *app) noteKept(from *time.Time) {
 	if from != nil {
 		a.note("Of requests before %s only sums by the hour are kept: single requests, sessions, agents and tools begin there.",
 			from.In(a.now().Location()).Format("2006-01-02 15:04 MST"))
-	}
-}
-
-// noteStranger says that nothing was found because there is no such user. A user who was removed is still in the books.
-func (a *app) noteStranger(ctx context.Context, c *control.Client, user string, found int64) {
-	if user == "" || found > 0 {
-		return
-	}
-	if _, err := c.User(ctx, user, false); control.IsNotFound(err) {
-		a.note("There is no user %s.", user)
 	}
 }
 
