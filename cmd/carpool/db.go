@@ -88,16 +88,49 @@ compared with a copy of node.db.head that was kept elsewhere: it must still have
 // verifyBooks verifies the ledger against itself, a signed head that may be "", and control's database, with pauses that may
 // be nil.
 func verifyBooks(ctx context.Context, cfg *config.Config, kept string, pause func(context.Context) error) (v *ledger.Verified, err error) {
-	books, err := control.OpenBooks(ctx, cfg.Control.Store.Path) // first: the ledger has all that control has
+	audit, err := auditOf(cfg)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, books.Close()) }()
+	audit.Kept, audit.Pause = kept, pause
+	var books *control.Books // nil: what control has cannot be read
+	var findings []ledger.Finding
+	if path := cfg.Control.Store.Path; filled(path) {
+		opened, wrong := control.OpenBooks(ctx, path) // first: the ledger has all that control has
+		if wrong != nil {
+			return nil, wrong
+		}
+		defer func() { err = errors.Join(err, opened.Close()) }()
+		var whole bool
+		if whole, findings, err = verifyControl(ctx, opened, path); err != nil {
+			return nil, err
+		}
+		if whole {
+			books, audit.Copy = opened, opened
+		}
+	} else {
+		findings = []ledger.Finding{{Check: "integrity", What: "control's database " + path + " is missing or empty", Do: restoreBackup}}
+	}
+	lost, err := lostLedger(ctx, cfg, books)
+	if err != nil {
+		return nil, err
+	}
+	if len(lost) > 0 {
+		v = &ledger.Verified{Findings: lost}
+	} else if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
+		return nil, err
+	}
+	v.Findings = orEmpty(append(v.Findings, findings...))
+	return v, nil
+}
+
+// auditOf says what the ledger is verified against beside control's database.
+func auditOf(cfg *config.Config) (ledger.Audit, error) {
 	prices, err := price.New(cfg.Prices.Overlay())
 	if err != nil {
-		return nil, fmt.Errorf("prices: %w", err)
+		return ledger.Audit{}, fmt.Errorf("prices: %w", err)
 	}
-	audit := ledger.Audit{Node: cfg.Node.Name, Kept: kept, Pause: pause, Cost: func(e *ledger.Entry) (int64, bool) {
+	audit := ledger.Audit{Node: cfg.Node.Name, Cost: func(e *ledger.Entry) (int64, bool) {
 		r, whole := e.PriceRequest()
 		if !whole || e.PriceVersion != prices.Version() {
 			return 0, false
@@ -109,39 +142,31 @@ func verifyBooks(ctx context.Context, cfg *config.Config, kept string, pause fun
 	case err == nil:
 		audit.Key, _ = key.Public().(ed25519.PublicKey)
 	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
+		return ledger.Audit{}, err
 	}
+	return audit, nil
+}
+
+const restoreBackup = "stop the server and restore a backup with carpool db restore"
+
+// verifyControl verifies what needs nothing but control's database, and reports whether that is whole.
+func verifyControl(ctx context.Context, books *control.Books, path string) (whole bool, findings []ledger.Finding, err error) {
 	damage, err := books.Damage(ctx)
+	if err != nil || len(damage) > 0 {
+		return false, ofControl(path, damage), err
+	}
+	drift, err := books.RollupDrift(ctx)
 	if err != nil {
-		damage = []string{err.Error()}
+		return false, nil, err
 	}
-	var drift control.Drift
-	var whole *control.Books
-	if len(damage) == 0 {
-		whole, audit.Copy = books, books
-		if drift, err = books.RollupDrift(ctx); err != nil {
-			return nil, err
-		}
-	}
-	lost, err := lostLedger(ctx, cfg, whole)
-	if err != nil {
-		return nil, err
-	}
-	if len(lost) > 0 {
-		v = &ledger.Verified{Findings: lost}
-	} else if v, err = ledger.Verify(ctx, cfg.Storage.Path, audit); err != nil {
-		return nil, err
-	}
-	v.Findings = append(v.Findings, ofControl(damage)...)
 	if drift != (control.Drift{}) {
-		v.Findings = append(v.Findings, ledger.Finding{
+		findings = append(findings, ledger.Finding{
 			Check: "rollups", What: fmt.Sprintf("control's roll-ups have %+d requests, %+d tokens and %+d micro-dollars against the entries that they are made of",
 				drift.Requests, drift.Tokens, drift.Cost),
 			Do: "compare with a backup of control's database; somebody or something changed it",
 		})
 	}
-	v.Findings = orEmpty(v.Findings)
-	return v, nil
+	return true, findings, nil
 }
 
 func verifiedText(v *ledger.Verified) string {

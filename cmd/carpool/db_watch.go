@@ -69,7 +69,7 @@ func controlDamage(ctx context.Context, cfg *config.Config) (findings []ledger.F
 		readable = nil
 	}
 	lost, err := lostLedger(ctx, cfg, readable)
-	return append(lost, ofControl(lines)...), err
+	return append(lost, ofControl(path, lines)...), err
 }
 
 // lostLedger tells of a ledger whose file is missing or empty although there was one: its signed head is there, or control,
@@ -97,18 +97,20 @@ func lostLedger(ctx context.Context, cfg *config.Config, books *control.Books) (
 	return []ledger.Finding{{
 		Check: "integrity",
 		What:  fmt.Sprintf("the ledger %s is missing or empty although %s: in a new one nothing is used of quotas and budgets", path, trace),
-		Do:    "stop the server and restore a backup with carpool db restore",
+		Do:    restoreBackup,
 	}}, nil
 }
 
-// ofControl makes findings of what SQLite says of control's database.
-func ofControl(lines []string) (findings []ledger.Finding) {
-	for _, line := range lines {
-		findings = append(findings, ledger.Finding{
-			Check: "integrity", What: "control's database is damaged: " + line, Do: "stop the server and restore a backup with carpool db restore",
-		})
+// ofControl makes a finding of what SQLite says of control's database.
+func ofControl(path string, lines []string) []ledger.Finding {
+	if len(lines) == 0 {
+		return nil
 	}
-	return findings
+	what := "control's database " + path + " is damaged: " + lines[0]
+	if n := len(lines) - 1; n > 0 {
+		what += fmt.Sprintf(" (and %d more of these)", n)
+	}
+	return []ledger.Finding{{Check: "integrity", What: what, Do: restoreBackup}}
 }
 
 // watchBooks verifies the books while the server runs, now and then and without haste.

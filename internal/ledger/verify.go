@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -97,7 +98,7 @@ func (v *verification) verified(run func(*verification) error) (*Verified, error
 		if !unreadable(err) || v.ctx.Err() != nil {
 			return nil, fmt.Errorf("cannot verify the ledger %s: %w", v.path, explain(err))
 		}
-		v.find("integrity", restoreIt, "the database cannot be read: %v", err)
+		v.find("integrity", restoreIt, "the database %s cannot be read: %v", v.path, err)
 		return &v.Verified, nil
 	}
 	v.Hash = fmt.Sprintf("%x", v.at)
@@ -277,12 +278,14 @@ func integrity(ctx context.Context, q querier, check string) (wrong []string, er
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
+		var lines string
+		if err := rows.Scan(&lines); err != nil {
 			return nil, err
 		}
-		if line != "ok" {
-			wrong = append(wrong, line)
+		for line := range strings.SplitSeq(lines, "\n") { // of which some only begin a part
+			if line != "" && line != "ok" && !strings.HasPrefix(line, "***") {
+				wrong = append(wrong, line)
+			}
 		}
 	}
 	return wrong, rows.Err()

@@ -40,8 +40,12 @@ func TestDamagedAtStart(t *testing.T) {
 	}
 	refused := func(why, what string) {
 		t.Helper()
-		if r := serve(); r.code != 1 || !strings.Contains(r.stderr, what) || !strings.Contains(r.stderr, "carpool db restore FILE --data "+g.data) || strings.Contains(r.stderr, "panic") {
+		r := serve()
+		if r.code != 1 || !strings.Contains(r.stderr, what) || !strings.Contains(r.stderr, "carpool db restore FILE --data "+g.data) || strings.Contains(r.stderr, "panic") {
 			t.Errorf("%s: exit status %d: %s", why, r.code, r.stderr)
+		}
+		if _, said, ok := strings.Cut(r.stderr, "carpool: "); !ok || strings.Count(said, "\n") != 1 {
+			t.Errorf("%s: not one line: %s", why, r.stderr)
 		}
 	}
 	node := filepath.Join(g.data, "node.db")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"strings"
 	"time"
 
 	"carpool/internal/fleet"
@@ -14,8 +15,9 @@ import (
 
 // Books is one moment of the entries in a database, read without changing it, also beside a server.
 type Books struct {
-	db *sql.DB
-	tx *sql.Tx
+	path string
+	db   *sql.DB
+	tx   *sql.Tx
 }
 
 // OpenBooks opens the database at path for reading. Close what it returns.
@@ -23,7 +25,7 @@ func OpenBooks(ctx context.Context, path string) (_ *Books, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("cannot read the database: %w", err)
 	}
-	b := &Books{}
+	b := &Books{path: path}
 	if b.db, err = sql.Open("sqlite", dsn(path, "mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)")); err != nil {
 		return nil, fmt.Errorf("cannot read the database %s: %w", path, err)
 	}
@@ -54,13 +56,21 @@ func (b *Books) QuickDamage(ctx context.Context, patience time.Duration) ([]stri
 
 func (b *Books) check(ctx context.Context, pragma string) ([]string, error) {
 	lines, err := collect(ctx, b.tx, func(line *string) []any { return []any{line} }, pragma)
+	if damaged(err) {
+		lines, err = append(lines, err.Error()), nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot check the database: %w", advise(err))
+		return nil, fmt.Errorf("cannot check the database %s: %w", b.path, err)
 	}
-	if len(lines) == 1 && lines[0] == "ok" {
-		return nil, nil
+	var wrong []string
+	for _, text := range lines { // of several lines, of which some only begin a part
+		for line := range strings.SplitSeq(text, "\n") {
+			if line != "" && line != "ok" && !strings.HasPrefix(line, "***") {
+				wrong = append(wrong, line)
+			}
+		}
 	}
-	return lines, nil
+	return wrong, nil
 }
 
 // Entries returns a node's entries by ascending number.

@@ -56,7 +56,7 @@ func ReadSchema(ctx context.Context, path string) (s Schema, err error) {
 
 func (b *Books) schema(ctx context.Context) (s Schema, err error) {
 	if err := b.tx.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Have); err != nil {
-		return Schema{}, fmt.Errorf("cannot read the schema of the database: %w", advise(err))
+		return Schema{}, fmt.Errorf("cannot read the schema of the database %s: %w", b.path, advise(err))
 	}
 	steps, err := fs.ReadDir(migrations, "migrations")
 	if err != nil {

@@ -67,10 +67,15 @@ func Open(ctx context.Context, path string) (*Store, error) {
 
 // advise says what to do about a file that SQLite cannot read.
 func advise(err error) error {
-	if text := err.Error(); strings.Contains(text, "not a database") || strings.Contains(text, "malformed") {
+	if damaged(err) {
 		return fmt.Errorf("the file is damaged or no database; restore a backup with carpool db restore: %w", err)
 	}
 	return err
+}
+
+// damaged reports whether an error of SQLite tells of what is in the file.
+func damaged(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "not a database") || strings.Contains(err.Error(), "malformed"))
 }
 
 // Close closes the database.
