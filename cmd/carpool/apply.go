@@ -1,14 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"carpool/internal/control"
-	"carpool/internal/policy"
 )
 
 func newApplyCommand(a *app) *cobra.Command {
@@ -16,9 +18,10 @@ func newApplyCommand(a *app) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "Make upstreams, routes, users and keys as files say",
-		Long: `Make teams, upstreams, aliases, routes, users and keys as files say, all of them or none.
+		Short: "Make upstreams, routes, users, keys and budgets as files say",
+		Long: `Make teams, upstreams, aliases, routes, users, keys and budgets as files say, all of them or none.
 Applying the same again changes nothing, and what the files do not name is left alone.
+A route and a budget are replaced as a whole: what the files leave out of them is at its default.
 
 Credentials named by apiKeyEnv and apiKeyFile are read here, not on the server. A key
 without a text is generated when it does not exist yet and printed this once.`,
@@ -33,20 +36,22 @@ without a text is generated when it does not exist yet and printed this once.`,
     - {name: alice, team: platform, quota: {daily: 2000000, monthly: 40000000}}
   keys:
     - {name: alice-laptop, user: alice}
+  budgets:
+    - {name: alice-day, scope: user/alice, amount: 5 USD, window: day}
   END`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
 				return usagef("%s needs -f FILE; '-' is standard input", shortPath(cmd))
 			}
-			resources, err := interruptible(cmd.Context(), func() (policy.Resources, error) { return a.readResources(files) })
+			resources, err := interruptible(cmd.Context(), func() (declared, error) { return a.readResources(files) })
 			if err != nil {
 				return err
 			}
 			return a.withClient(func(c *control.Client) error {
-				result, err := c.Apply(cmd.Context(), resources, dryRun)
+				result, err := c.Apply(cmd.Context(), resources.Resources, dryRun)
 				if err != nil {
-					return err
+					return refusedAt(resources, err)
 				}
 				return a.showApplied(result)
 			})
@@ -58,8 +63,7 @@ without a text is generated when it does not exist yet and printed this once.`,
 }
 
 // readResources reads files into one set and resolves the credentials that they name.
-func (a *app) readResources(files []string) (policy.Resources, error) {
-	var all policy.Resources
+func (a *app) readResources(files []string) (all declared, err error) {
 	for _, name := range files {
 		data, err := a.readInput(name)
 		if err != nil {
@@ -69,12 +73,24 @@ func (a *app) readResources(files []string) (policy.Resources, error) {
 		if err != nil {
 			return all, err
 		}
-		all = mergeResources(all, one)
+		all.add(one)
 	}
 	if err := all.Validate(); err != nil {
-		return all, err
+		return all, all.at(err)
 	}
-	return all.ResolveSecrets(a.getenv, os.ReadFile)
+	if all.Resources, err = all.ResolveSecrets(a.getenv, os.ReadFile); err != nil {
+		return all, all.at(err)
+	}
+	return all, nil
+}
+
+// refusedAt says where in the files is what a server refuses; other errors are not about them.
+func refusedAt(resources declared, err error) error {
+	refused, ok := errors.AsType[*control.APIError](err)
+	if ok && slices.Contains([]int{http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity}, refused.Status) {
+		return resources.at(err)
+	}
+	return err
 }
 
 func (a *app) showApplied(result control.ApplyResult) error {

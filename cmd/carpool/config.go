@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"carpool/internal/config"
-	"carpool/internal/policy"
 )
 
 func newConfigCommand(a *app) *cobra.Command {
@@ -117,7 +116,7 @@ func (a *app) checkResources(cfg *config.Config, files bool) (warnings []string,
 	if path == "" {
 		return nil, nil
 	}
-	var resources policy.Resources
+	var resources declared
 	switch _, missing := os.Stat(path); {
 	case files:
 		resources, err = a.readResources([]string{path})

@@ -29,10 +29,10 @@ const (
 // parseResources reads a resource file, YAML (also of several documents) or JSON. It is strict: what it does not know is
 // an error that names file, line and column and what was probably meant. Names of secrets are left unresolved, and the
 // resources are checked one by one but not against each other.
-func parseResources(name string, data []byte) (r policy.Resources, err error) {
+func parseResources(name string, data []byte) (r declared, err error) {
 	defer func() {
 		if recover() != nil { // the parser panics on some damaged files
-			r, err = policy.Resources{}, fmt.Errorf("%s: cannot be read as YAML or JSON; check its syntax", name)
+			r, err = declared{}, fmt.Errorf("%s: cannot be read as YAML or JSON; check its syntax", name)
 		}
 	}()
 	if err := checkText(name, data); err != nil {
@@ -55,15 +55,16 @@ func parseResources(name string, data []byte) (r policy.Resources, err error) {
 		if err != nil {
 			return r, resourceError(name, file, err)
 		}
-		r = mergeResources(r, one)
+		r.Resources = mergeResources(r.Resources, one)
 	}
+	r.note(name, file)
 	if err := r.Validate(); err != nil {
-		return r, fmt.Errorf("%s: %w", name, err)
+		return r, r.at(err)
 	}
 	return r, nil
 }
 
-// mergeResources appends b to a; what is declared twice is found by Validate.
+// mergeResources appends b to a.
 func mergeResources(a, b policy.Resources) policy.Resources {
 	a.Teams = append(a.Teams, b.Teams...)
 	a.Upstreams = append(a.Upstreams, b.Upstreams...)

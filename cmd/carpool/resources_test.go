@@ -29,7 +29,7 @@ func TestParseResourcesErrors(t *testing.T) {
 		{"\n\n\xff", "f:3: is not a text file in UTF-8"},
 		{strings.Repeat("[", 100), "f:1: is nested more than 64 levels deep"},
 		{strings.Repeat("#", maxResourceBytes+1), "f: has more than 4 MiB; split it and apply the parts"},
-		{"users:\n  - name: a\n---\nusers:\n  - name: a\n", `f: user "a" is declared twice`},
+		{"users:\n  - name: a\n---\nusers:\n  - name: a\n", `f:5:5: user "a" is declared twice`},
 		{"users: [{name: a, quota: {daily: 99999999999999999999}}]", "f:1:34: the number is too large"},
 	} {
 		_, err := parseResources("f", []byte(c.text))

@@ -84,8 +84,8 @@ func newRootCommand(a *app) *cobra.Command {
 		Use:   "carpool",
 		Short: "A self-hosted gateway for Claude Code",
 		Long: `Carpool is a self-hosted gateway for Claude Code. It authenticates developers, keeps them
-inside their quotas, forwards their requests to your own model credentials and accounts
-for every token.
+inside their quotas and budgets, forwards their requests to your own model credentials and
+accounts for every token.
 
 The commands that administer a server reach it through the Unix socket in its data folder
 (--data or --config), or over the network when CARPOOL_URL and CARPOOL_TOKEN are set.`,
@@ -94,6 +94,7 @@ The commands that administer a server reach it through the Unix socket in its da
   carpool upstream add main --api-key-env ANTHROPIC_API_KEY
   carpool user add alice --daily 2M --monthly 40M
   carpool key add alice-laptop --user alice
+  carpool budget add alice-day --scope user/alice --amount '5 USD' --window day
   carpool usage --since 7d --group-by user`,
 		SilenceErrors: true, SilenceUsage: true, // run reports errors, and a usage dump would bury them
 		Version: readBuildInfo().Version,

@@ -354,18 +354,18 @@ func (a *app) applyConfigured(ctx context.Context, c *control.Control, cfg *conf
 	if err != nil {
 		return fmt.Errorf("resources: %w", err)
 	}
-	plan, err := c.Apply(ctx, resources, true)
+	plan, err := c.Apply(ctx, resources.Resources, true)
 	if err != nil {
-		return fmt.Errorf("resources: %s: %w", cfg.Resources, err)
+		return fmt.Errorf("resources: %w", resources.at(err))
 	}
 	if err := needsText(resources.Keys, plan); err != nil {
-		return fmt.Errorf("resources: %s: %w", cfg.Resources, err)
+		return fmt.Errorf("resources: %w", resources.at(err))
 	}
 	if dryRun {
 		return nil
 	}
-	if _, err := c.Apply(ctx, resources, false); err != nil {
-		return fmt.Errorf("resources: %s: %w", cfg.Resources, err)
+	if _, err := c.Apply(ctx, resources.Resources, false); err != nil {
+		return fmt.Errorf("resources: %w", resources.at(err))
 	}
 	return nil
 }

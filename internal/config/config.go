@@ -32,7 +32,7 @@ type Config struct {
 	Prices        Prices        `key:"prices" doc:"What the operator pays, over the published prices; see prices.md."`
 	TimeZone      string        `key:"timeZone" default:"UTC" check:"zone" doc:"Time zone (IANA name) of the calendar days and months that quotas are counted in."`
 	Organization  string        `key:"organization" default:"default" check:"label" doc:"Name of the organisation that users and teams belong to."`
-	Resources     string        `key:"resources" kind:"path" doc:"File with upstreams, routes, users and keys, applied at every start and reload (the form of 'carpool apply')."`
+	Resources     string        `key:"resources" kind:"path" doc:"File with teams, upstreams, aliases, routes, users, keys and budgets, applied at every start and reload (the form of 'carpool apply')."`
 	DataDir       string        `key:"dataDir" default:"./carpool-data" kind:"path" shown:"./carpool-data, or the folder of storage.path where only that is given" doc:"Folder of everything the server keeps; also --data and CARPOOL_DATA."`
 
 	file     string
