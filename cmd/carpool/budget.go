@@ -109,6 +109,7 @@ func newBudgetListCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Short:   "List budgets and what is left of them",
+		Long:    "List budgets and what is left of them: of the amount and the overdraft, what is neither used nor reserved by running requests.",
 		Example: "  carpool budget list",
 		Aliases: []string{"ls"},
 		Args:    arguments(),
@@ -118,21 +119,29 @@ func newBudgetListCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(orEmpty(budgets), func() string {
-					t := newTable("NAME", "OF", "WINDOW", "MODE", ">AMOUNT", ">USED", ">RESERVED", ">LEFT", "RESETS")
-					for _, b := range budgets {
-						if len(b.State) == 0 {
-							t.row(b.Name, b.Scope, windowOf(b), modeOf(b), b.Amount, "", "", "", "")
-						}
-						for _, s := range b.State {
-							t.row(append([]string{b.Name, s.Subject, windowOf(b), modeOf(b)}, a.amounts(s)...)...)
-						}
-					}
-					return t.orNone("There are no budgets. Add one with: carpool budget add NAME --scope user/NAME --amount '5 USD' --window day")
-				})
+				return a.show(orEmpty(budgets), func() string { return a.budgetTable(budgets) })
 			})
 		},
 	}
+}
+
+func (a *app) budgetTable(budgets []control.Budget) string {
+	t := newTable("NAME", "OF", "WINDOW", "MODE", ">AMOUNT", ">OVERDRAFT", ">USED", ">RESERVED", ">LEFT", "RESETS")
+	overdraft := false
+	for _, b := range budgets {
+		overdraft = overdraft || b.Overdraft != ""
+		if len(b.State) == 0 {
+			t.row(b.Name, b.Scope, windowOf(b), modeOf(b), amountOf(b.Amount), amountOf(b.Overdraft), "", "", "", "")
+		}
+		for _, s := range b.State {
+			t.row(append([]string{b.Name, s.Subject, windowOf(b), modeOf(b)}, a.amounts(b, s)...)...)
+		}
+	}
+	if !overdraft {
+		t.leaveOut("OVERDRAFT")
+	}
+	return a.narrow(t, "RESERVED", "MODE", "RESETS", "WINDOW", "OF").
+		orNone("There are no budgets. Add one with: carpool budget add NAME --scope user/NAME --amount '5 USD' --window day")
 }
 
 // windowOf is a budget's window in the words for it, however it was written.
@@ -154,14 +163,33 @@ func modeOf(b control.Budget) string {
 	return b.Mode
 }
 
-// amounts are the cells of a budget's state: amount, used, reserved, left, resets.
-func (a *app) amounts(s control.BudgetState) []string {
-	of := func(n int64) string { return policy.FormatAmount(n, policy.Unit(s.Unit)) }
-	resets := "never"
-	if s.ResetsAt != nil {
+// amounts are the cells of a budget's state: amount, overdraft, used, reserved, left of both, resets.
+func (a *app) amounts(b control.Budget, s control.BudgetState) []string {
+	of := func(n int64) string { return formatAmount(n, policy.Unit(s.Unit)) }
+	resets := ""
+	switch {
+	case s.ResetsAt != nil:
 		resets = relative(a.now(), *s.ResetsAt)
+	case !b.Rolling:
+		resets = "never"
 	}
-	return []string{of(s.Amount), of(s.Used), of(s.Reserved), of(s.Remaining), resets}
+	return []string{of(s.Amount), amountOf(b.Overdraft), of(s.Used), of(s.Reserved), of(s.Remaining), resets}
+}
+
+// amountOf is an amount as it is shown, however it was written.
+func amountOf(text string) string {
+	n, unit, err := policy.ParseAmount(text)
+	if err != nil {
+		return text
+	}
+	return formatAmount(n, unit)
+}
+
+func formatAmount(n int64, unit policy.Unit) string {
+	if unit == policy.Tokens {
+		return number(n) + " tokens"
+	}
+	return policy.FormatAmount(n, unit)
 }
 
 func newBudgetShowCommand(a *app) *cobra.Command {
@@ -201,11 +229,14 @@ func (a *app) budgetText(b control.Budget) string {
 	if len(b.State) == 0 {
 		return f.String()
 	}
-	t := newTable("OF", ">AMOUNT", ">USED", ">RESERVED", ">LEFT", "RESETS")
+	t := newTable("OF", ">AMOUNT", ">OVERDRAFT", ">USED", ">RESERVED", ">LEFT", "RESETS")
 	for _, s := range b.State {
-		t.row(append([]string{s.Subject}, a.amounts(s)...)...)
+		t.row(append([]string{s.Subject}, a.amounts(b, s)...)...)
 	}
-	return f.String() + "\n" + t.String()
+	if b.Overdraft == "" {
+		t.leaveOut("OVERDRAFT")
+	}
+	return f.String() + "\n" + a.narrow(t, "RESERVED", "RESETS").String()
 }
 
 func percentages(of []int) string {

@@ -118,23 +118,28 @@ func (t *table) fit(width int, columns ...string) (left bool) {
 		for _, w := range widths {
 			total += w
 		}
-		at := slices.Index(t.headers, name)
 		if width == 0 || total <= width {
 			break
 		}
-		if at < 0 {
-			continue
-		}
-		left = true
-		t.headers, t.right = slices.Delete(t.headers, at, at+1), slices.Delete(t.right, at, at+1)
-		for i := range t.rows {
-			t.rows[i] = slices.Delete(t.rows[i], at, at+1)
-		}
-		if t.total != nil {
-			t.total = slices.Delete(t.total, at, at+1)
-		}
+		left = t.leaveOut(name) || left
 	}
 	return left
+}
+
+// leaveOut takes a column away. It reports whether there was one of this name.
+func (t *table) leaveOut(column string) bool {
+	at := slices.Index(t.headers, column)
+	if at < 0 {
+		return false
+	}
+	t.headers, t.right = slices.Delete(t.headers, at, at+1), slices.Delete(t.right, at, at+1)
+	for i := range t.rows {
+		t.rows[i] = slices.Delete(t.rows[i], at, at+1)
+	}
+	if t.total != nil {
+		t.total = slices.Delete(t.total, at, at+1)
+	}
+	return true
 }
 
 // layout returns the lines as they are shown, and how wide their columns are.

@@ -193,7 +193,7 @@ func newUpstreamListCommand(a *app) *cobra.Command {
 					for _, u := range upstreams {
 						t.row(u.Name, u.Provider, u.BaseURL, u.Credential, number(u.Priority), number(u.Weight), limit(int64(u.MaxInFlight)), status(u.Disabled), healthText(u))
 					}
-					return t.orNone("There are no upstreams. Add one with: carpool upstream add NAME --api-key-env ANTHROPIC_API_KEY")
+					return a.narrow(t, "IN FLIGHT", "PROVIDER", "WEIGHT", "PRIORITY", "CREDENTIAL").orNone("There are no upstreams. Add one with: carpool upstream add NAME --api-key-env ANTHROPIC_API_KEY")
 				})
 			})
 		},

@@ -196,7 +196,7 @@ func (c *Control) budgets(ctx context.Context, specs []policy.BudgetSpec) []Budg
 		for _, part := range parts[b.Name] {
 			state := BudgetState{Subject: part.Subject, Unit: string(b.Unit), Amount: b.Amount, Used: part.Used, Reserved: part.Reserved}
 			state.Remaining = max(b.Limit()-part.Used-part.Reserved, 0)
-			if part.ResetsAt.Before(quota.Never()) {
+			if part.ResetsAt.Before(quota.Never()) && (part.Used > 0 || !b.Span.Rolling) {
 				state.ResetsAt = &part.ResetsAt
 			}
 			budgets[i].State = append(budgets[i].State, state)

@@ -274,7 +274,7 @@ type BudgetState struct {
 	Used      int64      `json:"used" doc:"Settled"`
 	Reserved  int64      `json:"reserved" doc:"Held by requests in flight"`
 	Remaining int64      `json:"remaining" doc:"What can still be reserved, with the overdraft"`
-	ResetsAt  *time.Time `json:"resetsAt,omitempty" doc:"When the window ends, or a rolling one begins to free what was used; absent: never"`
+	ResetsAt  *time.Time `json:"resetsAt,omitempty" doc:"When the window ends, or a rolling one begins to free what was used; absent: never, or nothing is used of a rolling one"`
 }
 
 // BudgetPatch changes a budget; what is absent stays.
