@@ -235,9 +235,14 @@ func (c *charge) spend(now time.Time) *BudgetUse {
 // warn says once per window that a budget has reached a threshold.
 func (l *Ledger) warn(u *BudgetUse) {
 	l.gauges.warnings.WithLabelValues(u.Name).Inc()
-	l.log.Warn("a budget is used up to a threshold", slog.String("budget", u.Name), slog.String("of", u.Subject),
-		slog.Int("percent", u.Threshold(u.Used)), slog.String("used", policy.FormatAmount(u.Used, u.Unit)),
-		slog.String("amount", policy.FormatAmount(u.Amount, u.Unit)), slog.Time("resetsAt", u.ResetsAt))
+	args := []any{
+		slog.String("budget", u.Name), slog.String("of", u.Subject), slog.Int("percent", u.Threshold(u.Used)),
+		slog.String("used", policy.FormatAmount(u.Used, u.Unit)), slog.String("amount", policy.FormatAmount(u.Amount, u.Unit)),
+	}
+	if u.ResetsAt.Before(quota.Never()) {
+		args = append(args, slog.Time("resetsAt", u.ResetsAt))
+	}
+	l.log.Warn("a budget is used up to a threshold", args...)
 }
 
 // noCharges is how charges are stored when there are none.

@@ -252,6 +252,22 @@ func TestThresholdsAreLoggedOnce(t *testing.T) {
 			t.Errorf("%q is logged %d times:\n%s", percent, n, text.String())
 		}
 	}
+	if n := strings.Count(text.String(), "resetsAt=2026-11-24T00:00:00.000Z"); n != 2 {
+		t.Errorf("the end of the window is logged %d times:\n%s", n, text.String())
+	}
+}
+
+func TestALifetimeIsLoggedWithoutItsEnd(t *testing.T) {
+	var text strings.Builder
+	l, err := ledger.Open(t.Context(), file(t), ledger.Options{Node: "n1", Now: noon().Now, Log: slog.New(slog.NewTextHandler(&text, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pay(t, reserve(t, l, claiming("a", strict("1 USD", "lifetime", 10))), 800_000)
+	shut(t, l)
+	if !strings.Contains(text.String(), "percent=75") || strings.Contains(text.String(), "resetsAt") {
+		t.Errorf("logged was:\n%s", text.String())
+	}
 }
 
 // TestBudgetModel: reservations, settlements, crashes and a clock that jumps, in any order, under all kinds of windows.
