@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,10 +78,13 @@ func (a *app) sessionsText(sessions []control.Session) string {
 	return a.narrow(t, "AGENTS", "TIME", "USER").orNone("No sessions.") + costNotes(unpriced, estimated)
 }
 
-// lasted writes how long something was going on, which may be days.
+// lasted writes how long something was going on, which may be days. Nothing that is known lasts no time: of what the server's
+// end cut off nobody knows how long it took.
 func lasted(ms int64) string {
 	d := time.Duration(ms) * time.Millisecond
 	switch {
+	case ms <= 0:
+		return ""
 	case d < time.Hour:
 		return milliseconds(float64(ms))
 	case d < 100*time.Hour:
@@ -129,9 +134,10 @@ func (a *app) sessionText(s control.SessionDetail) string {
 	agents := newTable("AGENT", ">TIME", ">REQUESTS", ">INPUT", ">OUTPUT", ">READ", ">WRITE", ">COST", ">TREE")
 	models := map[string]*control.UsageTotals{}
 	var order []string
+	drawn := branches(s.Tree)
 	for i, g := range s.Tree {
 		unpriced, estimated := uncertain(s.Tree[i:])
-		agents.row(agentName(g), lasted(g.DurationMs), number(g.Requests), compact(g.InputTokens), compact(g.OutputTokens),
+		agents.row(drawn[i]+agentName(g), lasted(g.DurationMs), number(g.Requests), compact(g.InputTokens), compact(g.OutputTokens),
 			compact(g.CacheReadTokens), compact(g.CacheWriteTokens), sumCost(g.UsageTotals), marked(g.TreeMicroUSD, unpriced, estimated))
 		for _, m := range g.Models {
 			sum := models[m.Model]
@@ -170,17 +176,40 @@ func uncertain(tree []control.SessionAgent) (unpriced, estimated bool) {
 	return unpriced, estimated
 }
 
-// agentName is an agent with the branches of the tree that it hangs on. Deep below, the indentation stops to grow.
+// branches draws the tree that agents hang on, the way they are listed: each below the one that spawned it. Deep below, the
+// indentation stops to grow.
+func branches(tree []control.SessionAgent) []string {
+	const most = 6
+	drawn, follows := make([]string, len(tree)), map[int]bool{} // at which depths another one follows
+	for i, g := range slices.Backward(tree) {
+		var line strings.Builder
+		for depth := 1; depth < min(g.Depth, most); depth++ {
+			line.WriteString(branch(follows[depth], "│ ", "  "))
+		}
+		if g.Depth > 0 {
+			line.WriteString(branch(follows[g.Depth], "├ ", "└ "))
+		}
+		drawn[i] = line.String()
+		maps.DeleteFunc(follows, func(depth int, _ bool) bool { return depth > g.Depth })
+		follows[g.Depth] = true
+	}
+	return drawn
+}
+
+func branch(follows bool, another, last string) string {
+	if follows {
+		return another
+	}
+	return last
+}
+
 func agentName(g control.SessionAgent) string {
-	const most, length = 6, 20
+	const length = 20
 	id := []rune(cmp.Or(g.ID, "main"))
 	if len(id) > length {
 		id = append(id[:length-1], '…')
 	}
-	if g.Depth == 0 {
-		return string(id)
-	}
-	return strings.Repeat("  ", min(g.Depth, most)-1) + "└ " + string(id)
+	return string(id)
 }
 
 func cacheReadShare(s control.UsageTotals) float64 {

@@ -176,6 +176,14 @@ func (a *app) exportEntries(u control.Usage, entries iter.Seq2[fleet.Entry, erro
 	return a.print(a.usageText(u))
 }
 
+// took is how long an exchange took; of one that the server's end cut off it may be unknown.
+func took(e *fleet.Entry) string {
+	if e.Outcome == fleet.OutcomeCrashed && e.Duration == 0 {
+		return ""
+	}
+	return milliseconds(float64(e.Duration))
+}
+
 func grouped(u control.Usage) bool { return u.GroupBy != "" && u.GroupBy != "none" }
 
 func (a *app) usageText(u control.Usage) string {
@@ -189,7 +197,7 @@ func (a *app) usageText(u control.Usage) string {
 	for _, row := range u.Rows {
 		if e := row.Entry; e != nil {
 			t.row(relative(a.now(), e.StartedAt), e.User, e.KeyName, modelOf(e), result(e), number(e.InputTokens), number(e.OutputTokens),
-				number(e.CacheReadTokens), number(e.CacheWrite5mTokens+e.CacheWrite1hTokens), milliseconds(float64(e.Duration)), entryCost(e))
+				number(e.CacheReadTokens), number(e.CacheWrite5mTokens+e.CacheWrite1hTokens), took(e), entryCost(e))
 		}
 	}
 	t.total = []string{

@@ -404,7 +404,10 @@ func (v *verification) numbers(seq int64) {
 			first = s.Last + 1
 		}
 	}
-	if first < seq {
+	switch {
+	case first == seq-1:
+		v.find("numbers", restoreIt+", or get it from control's copy", "entry %d is missing", first)
+	case first < seq:
 		v.find("numbers", restoreIt+", or get them from control's copy", "entries %d to %d are missing", first, seq-1)
 	}
 }

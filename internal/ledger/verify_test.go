@@ -105,7 +105,7 @@ func TestVerifyFindsWhatWasChanged(t *testing.T) {
 		}},
 		{"a column", `UPDATE entries SET input = 1 WHERE seq = 2`, []string{"entries: entry 2 (b): its columns"}},
 		{"a deletion", `DELETE FROM entries WHERE seq = 2`, []string{
-			"numbers: entries 2 to 2 are missing", "chain: the chain is broken at entry 3", "counters: daily", "counters: monthly",
+			"numbers: entry 2 is missing", "chain: the chain is broken at entry 3", "counters: daily", "counters: monthly",
 		}},
 		{"a deletion, closed up", `DELETE FROM entries WHERE seq = 2; UPDATE entries SET seq = seq - 1 WHERE seq > 2;
 			UPDATE counters SET used = used - 7`, []string{
